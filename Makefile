@@ -1,0 +1,38 @@
+# Two commands on a fresh machine with Python 3.11 or newer and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROJECT := pyproject.toml runtime/pyproject.toml hatch_build.py runtime/lpips_runtime/_version.py
+
+.PHONY: help demo test check format clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.demo: $(PROJECT)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ./runtime -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ./runtime -e '.[cpu,dev]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## export AlexNet, prove it, score a photograph against distorted versions of it
+	$(BIN)/python tools/demo.py
+
+test: $(VENV)/.dev  ## the whole suite, the PyTorch-free environment included
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev  ## rewrite the code the way `make check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and what was built; artifacts/ stays
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
