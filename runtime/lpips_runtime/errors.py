@@ -1,0 +1,95 @@
+"""Every error that this package raises on purpose.
+
+LpipsError
+├── UsageError              the call cannot be meant (also a ValueError)
+│   └── PairingError        a folder, list or table of pairs cannot be read as such
+├── ModelError              the model cannot be used
+│   ├── ModelNotFoundError  (also a FileNotFoundError)
+│   ├── ForeignModelError   not ONNX, not exported by this project, or of a newer contract
+│   └── DamagedModelError   does not match its manifest, its metadata or its contract
+├── ProviderError           the execution provider is missing or failed
+├── InputError              an image or array cannot be scored (also a ValueError)
+│   ├── ImageFileError      the file cannot be read as an image
+│   ├── ImageFormatError    it can, but LPIPS is not defined on what it holds
+│   └── ShapeError          sizes, layout, dtype or value range
+└── OutputError             a result cannot be written (also an OSError)
+
+Each message is one or two lines that name the thing, what is wrong with it and what to do. `exit_code` is what
+the commands return for it: 2 the call was wrong, 3 the work failed, 1 the answer is no.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "DamagedModelError",
+    "ForeignModelError",
+    "ImageFileError",
+    "ImageFormatError",
+    "InputError",
+    "LpipsError",
+    "ModelError",
+    "ModelNotFoundError",
+    "OutputError",
+    "PairingError",
+    "ProviderError",
+    "ShapeError",
+    "UsageError",
+]
+
+
+class LpipsError(Exception):
+    """Base of all errors of lpips_runtime and lpips_export."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class UsageError(LpipsError, ValueError):
+    """The call cannot be meant as it stands."""
+
+    exit_code = 2
+
+
+class PairingError(UsageError):
+    """A folder, list or table of pairs cannot be read as such."""
+
+
+class ModelError(LpipsError):
+    """The model cannot be used."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """No model at the path, or of the name, that was given."""
+
+    exit_code = 2
+
+
+class ForeignModelError(ModelError):
+    """The file is not ONNX, not exported by this project, or of a newer contract than this version reads."""
+
+
+class DamagedModelError(ModelError):
+    """The file does not match its manifest, its metadata or the tensors that its contract promises."""
+
+
+class ProviderError(LpipsError):
+    """The execution provider that was asked for is missing, or did not take the model."""
+
+
+class InputError(LpipsError, ValueError):
+    """An image or array cannot be scored."""
+
+
+class ImageFileError(InputError):
+    """A file cannot be read as an image: missing, empty, truncated, not an image."""
+
+
+class ImageFormatError(InputError):
+    """A file is an image of a kind that LPIPS is not defined on: CMYK, float, animated, transparent."""
+
+
+class ShapeError(InputError):
+    """Size, batch, layout, dtype or value range of an input is not what the model takes."""
+
+
+class OutputError(LpipsError, OSError):
+    """A result cannot be written."""

@@ -1,0 +1,77 @@
+"""Which execution provider runs a graph, and with which options: all that is known of providers, in one table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ProviderError, UsageError
+
+__all__ = ["PROVIDERS", "Provider", "choose", "onnxruntime"]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One row: our name, ONNX Runtime's name, its options for a device number, and the extra that installs it."""
+
+    name: str
+    ort_name: str
+    options: Callable[[int], Mapping[str, str]]
+    extra: str
+
+
+# In the order in which `auto` prefers them. A float32 graph stays float32 on each: TF32 is off, where it exists.
+PROVIDERS = {
+    provider.name: provider
+    for provider in (
+        Provider(
+            name="cuda",
+            ort_name="CUDAExecutionProvider",
+            options=lambda device: {"device_id": str(device), "use_tf32": "0"},
+            extra="gpu",
+        ),
+        Provider(name="cpu", ort_name="CPUExecutionProvider", options=lambda device: {}, extra="cpu"),
+    )
+}
+
+
+@functools.cache
+def onnxruntime() -> Any:
+    """The installed ONNX Runtime. Raises ProviderError, naming the extra to install, if there is none."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ProviderError(
+            "no ONNX Runtime is installed; install exactly one of the extras: "
+            f"pip install 'lpips-runtime[cpu]' or 'lpips-runtime[gpu]' ({error})"
+        ) from error
+    # What goes wrong reaches us as an exception; a second copy on stderr would only hide our own message.
+    ort.set_default_logger_severity(4)
+    return ort
+
+
+def choose(name: str) -> tuple[Provider, int]:
+    """The provider and device number that `name` asks for: `auto`, `cpu`, `cuda` or `cuda:1`.
+
+    Raises UsageError for an unknown name or device, ProviderError for a provider that is not installed.
+    """
+    label, colon, number = name.partition(":")
+    if colon and not number.isdecimal():
+        raise UsageError(f"provider {name!r}: the device after the colon is a number, as in cuda:1")
+    device = int(number or 0)
+    available = onnxruntime().get_available_providers()
+    if label == "auto":
+        return next(row for row in PROVIDERS.values() if row.ort_name in available), device
+    if label not in PROVIDERS:
+        raise UsageError(f"provider {name!r} is unknown; choose from auto, {', '.join(sorted(PROVIDERS))}")
+    provider = PROVIDERS[label]
+    if provider.ort_name not in available:
+        raise ProviderError(
+            f"provider {label!r} is not in the installed ONNX Runtime {onnxruntime().__version__}; "
+            f"uninstall it and pip install 'lpips-runtime[{provider.extra}]'"
+        )
+    if colon and label == "cpu" and device:
+        raise UsageError(f"provider {name!r}: the CPU has no device {device}")
+    return provider, device

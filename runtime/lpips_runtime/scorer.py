@@ -1,0 +1,204 @@
+"""Scorer: the public face of the runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import contract, images
+from ._version import __version__
+from .arrays import Batch, as_batch, check_pair, to_tensor
+from .contract import ModelInfo
+from .errors import DamagedModelError, UsageError
+from .models import find_model
+from .session import Session
+from .upsample import spatial_map
+
+if TYPE_CHECKING:
+    from .pairs import Pair
+    from .results import Result
+
+__all__ = ["Detail", "ImageLike", "Scorer"]
+
+ImageLike = str | os.PathLike[str] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Detail:
+    """All that one run says of a batch of pairs.
+
+    distance: float32 [N]. layers: float32 [N, L], each depth's share; they sum to the distance. depths: L arrays
+    float32 [N, h_k, w_k], the weighted squared difference at each depth's own resolution. height, width: of the
+    images, pixels.
+    """
+
+    distance: np.ndarray
+    layers: np.ndarray
+    depths: tuple[np.ndarray, ...] = field(repr=False)
+    height: int
+    width: int
+
+    @cached_property
+    def map(self) -> np.ndarray:
+        """The reference's spatial map, float32 [N, H, W]: the sum of the depths, each upsampled bilinearly.
+
+        Its mean is near the distance, not equal to it.
+        """
+        return spatial_map(self.depths, self.height, self.width)
+
+
+class Scorer:
+    """LPIPS between images, by an exported graph.
+
+    >>> with Scorer("artifacts/lpips_alex_fp32.onnx") as scorer:
+    ...     scorer.score("a.png", "b.png")
+
+    model: the path of an .onnx file of lpips-export, a name such as "alex", or None for $LPIPS_MODEL and then
+    artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda" or "cuda:1". threads: of ONNX Runtime, None for
+    its default. background: the RGB colour, 0..255, under the transparent parts of image files; None refuses them.
+
+    Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
+    with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy
+    opens the model anew.
+
+    Raises ModelError, ProviderError or UsageError on opening, InputError for what cannot be scored.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        background: tuple[int, int, int] | None = None,
+    ) -> None:
+        self._arguments = {"provider": provider, "threads": threads, "background": background}
+        self._background = background
+        self._path = find_model(model).absolute()
+        self._session: Session | None = Session(self._path, provider=provider, threads=threads)
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self._path, self._arguments)
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the graph. Scoring afterwards raises UsageError."""
+        self._session = None
+
+    @property
+    def _open(self) -> Session:
+        if self._session is None:
+            raise UsageError("this Scorer is closed")
+        return self._session
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the graph says of itself."""
+        return self._open.info
+
+    @property
+    def path(self) -> Path:
+        """The file of the graph."""
+        return self._path
+
+    @property
+    def provenance(self) -> dict[str, dict]:
+        """What made the numbers: `model` (file, sha256 and metadata) and `runtime` (versions, provider)."""
+        session, info = self._open, self.info
+        named = (
+            "net",
+            "version",
+            "lin",
+            "precision",
+            "input",
+            "backbone_sha256",
+            "lin_sha256",
+            "exporter",
+            "reference",
+        )
+        return {
+            "model": {
+                "file": self._path.name,
+                "sha256": session.sha256,
+                **{name: getattr(info, name) for name in named},
+            },
+            "runtime": {
+                "lpips-runtime": __version__,
+                "onnxruntime": session.ort_version,
+                "provider": session.provider,
+                "device": session.device,
+            },
+        }
+
+    def load(self, image: ImageLike, name: str = "image", *, value_range: tuple[float, float] | None = None) -> Batch:
+        """A path or array as a checked batch of images."""
+        if isinstance(image, str | os.PathLike):
+            return as_batch(images.load_image(image, background=self._background).pixels, name)
+        return as_batch(image, name, value_range=value_range)
+
+    def score(
+        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+    ) -> float | np.ndarray:
+        """The distance: a float for one pair, float32 [N] for batches. 0 for equal images, not bounded by 1."""
+        pair = self._load_pair(reference, distorted, value_range)
+        distance = self.run(*pair, depths=False).distance
+        return float(distance[0]) if pair[0].single and pair[1].single else distance
+
+    def detail(
+        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+    ) -> Detail:
+        """Distance, layers and map of one run; N is 1 for single images."""
+        return self.run(*self._load_pair(reference, distorted, value_range))
+
+    def stream(
+        self,
+        pairs: Iterable[Pair | tuple[str | os.PathLike[str], str | os.PathLike[str]]],
+        *,
+        maps: bool = False,
+    ) -> Generator[Result]:
+        """Score any number of pairs of files, in order, decoding ahead; a pair that fails is a Result with its error.
+
+        maps: keep each Result's `detail` and `pixels` too, for heatmaps.
+        """
+        from .stream import score_stream
+
+        return score_stream(self, pairs, background=self._background, maps=maps)
+
+    def run(self, reference: Batch, distorted: Batch, *, depths: bool = True) -> Detail:
+        """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps."""
+        session = self._open
+        check_pair(reference, distorted, session.info.min_size, session.info.net)
+        names = [contract.DISTANCE, contract.LAYERS]
+        if depths:
+            names += [contract.depth(k) for k in range(session.depths)]
+        tensors = {
+            contract.REFERENCE: to_tensor(reference, session.info.input),
+            contract.DISTORTED: to_tensor(distorted, session.info.input),
+        }
+        distance, layers, *maps = session.run(tensors, names)
+        if not np.isfinite(distance).all():
+            raise DamagedModelError(f"{self._path}: gives {distance}, which no intact model does; export it again")
+        return Detail(distance, layers, tuple(maps), reference.height, reference.width)
+
+    def _load_pair(
+        self, reference: ImageLike, distorted: ImageLike, value_range: tuple[float, float] | None
+    ) -> tuple[Batch, Batch]:
+        return (
+            self.load(reference, "reference", value_range=value_range),
+            self.load(distorted, "distorted", value_range=value_range),
+        )
+
+
+def _reopen(path: Path, arguments: dict) -> Scorer:
+    return Scorer(path, **arguments)

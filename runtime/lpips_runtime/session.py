@@ -1,0 +1,116 @@
+"""One opened .onnx: what it is, and inputs in, outputs out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import contract
+from .contract import ModelInfo
+from .errors import DamagedModelError, ForeignModelError, LpipsError, ProviderError, UsageError
+from .models import read_model
+from .providers import choose, onnxruntime
+
+__all__ = ["Session"]
+
+_TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+
+
+class Session:
+    """A graph of lpips-export, opened by ONNX Runtime and checked against the contract.
+
+    path: the .onnx file. provider: see providers.choose. threads: ONNX Runtime's intra-op threads, None for its
+    default (the physical cores). kind: the kind of graph that the caller needs, None for any.
+
+    Attributes: path, sha256 (of the file), info (ModelInfo), depths (number of taps), provider (our name),
+    device, ort_version.
+
+    Raises ModelError and its kinds for a file that is not such a graph, ProviderError if the provider is missing,
+    broken, or would hand the graph to another one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        kind: str | None = "pair",
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}, it must be 1 or more")
+        self.path = Path(path)
+        data, self.sha256 = read_model(self.path)
+        row, self.device = choose(provider)
+        self.provider = row.name
+        ort = onnxruntime()
+        self.ort_version: str = ort.__version__
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        providers = [(row.ort_name, dict(row.options(self.device)))]
+        try:
+            self._session = ort.InferenceSession(data, sess_options=options, providers=providers)
+        except Exception as error:
+            raise self._open_error(error, row.name) from error
+        # ONNX Runtime falls back to the CPU provider in silence.
+        actual = self._session.get_providers()
+        if actual[0] != row.ort_name:
+            raise ProviderError(
+                f"provider {row.name!r} did not start, ONNX Runtime fell back to {actual[0]}; "
+                "check its libraries and driver, or ask for --provider cpu"
+            )
+        self.info = ModelInfo.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
+        if kind is not None and self.info.kind != kind:
+            raise UsageError(
+                f"{self.path}: is the {self.info.kind!r} graph of a split export, the {kind!r} graph is needed here"
+            )
+        outputs = {output.name for output in self._session.get_outputs()}
+        self.depths = sum(name.startswith(("depth_", "feature_")) for name in outputs)
+        self._check_contract()
+
+    def _open_error(self, error: Exception, provider: str) -> LpipsError:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument"):
+            return ForeignModelError(f"{self.path}: not an ONNX model, or a damaged one: {words}")
+        return ProviderError(f"{self.path}: provider {provider!r} cannot open it: {words}")
+
+    def _check_contract(self) -> None:
+        image = _TENSOR_TYPES[self.info.input], 4
+        depths = range(self.depths)
+        results = {contract.DISTANCE: 1, contract.LAYERS: 2, **{contract.depth(k): 3 for k in depths}}
+        features = {
+            side: {contract.feature(k, side): 4 for k in depths} for side in ("feature", "reference", "distorted")
+        }
+        expected_inputs, expected_outputs = {
+            "pair": ({contract.REFERENCE: image, contract.DISTORTED: image}, results),
+            "features": ({contract.IMAGE: image}, features["feature"]),
+            "compare": (
+                {name: ("tensor(float)", 4) for side in ("reference", "distorted") for name in features[side]},
+                results,
+            ),
+        }[self.info.kind]
+        inputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_inputs()}
+        outputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_outputs()}
+        promised = {name: ("tensor(float)", rank) for name, rank in expected_outputs.items()}
+        if self.depths == 0 or inputs != expected_inputs or outputs != promised:
+            raise DamagedModelError(
+                f"{self.path}: its tensors are not those that its metadata promises "
+                f"({self.info.kind}, {self.info.input}); export the model again"
+            )
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run the graph on tensors of the contract and return the named outputs, in that order.
+
+        The caller has checked sizes and values. Raises ProviderError if the provider fails, for want of memory say.
+        """
+        try:
+            return self._session.run(list(outputs), dict(inputs))
+        except Exception as error:
+            raise ProviderError(
+                f"{self.path}: provider {self.provider!r} failed: {str(error).splitlines()[0]}"
+            ) from error
