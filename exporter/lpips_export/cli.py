@@ -1,0 +1,206 @@
+"""lpips-export: arguments in, exit code out.
+
+torch and the rest of the exporter are imported only once the arguments are known to be good.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lpips_runtime import __version__
+from lpips_runtime.errors import LpipsError
+
+from .console import ConsoleProgress
+from .errors import SpecError
+
+if TYPE_CHECKING:
+    from .export import Proof
+    from .manifest import Artifact
+    from .spec import ExportSpec
+
+__all__ = ["main"]
+
+# What the options may be; ExportSpec.CHOICES must say the same (tests/exporter/test_cli.py).
+Net = Literal["alex", "vgg", "squeeze"]
+Precision = Literal["fp32"]
+Version = Literal["0.1", "0.0"]
+Input = Literal["float32", "uint8"]
+
+_EPILOG = (
+    "Exit codes: 0 fine; 1 the proof failed; 2 the call was wrong; 3 the work failed. "
+    "Results go to stdout, everything else to stderr."
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lpips-export {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def run(
+    net: Annotated[Net, typer.Option(help="Backbone.")] = "alex",
+    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = "fp32",
+    lpips_version: Annotated[Version, typer.Option(help="LPIPS version; 0.0 is that of the first preprint.")] = "0.1",
+    lin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|none",
+            help="Your own weighting of the channels (.pth or .safetensors with lin0.model.1.weight, ...), "
+            "or 'none' for the unweighted baseline.  [default: that of the lpips package]",
+        ),
+    ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Backbone weights, torchvision's .pth or .safetensors.  [default: looked for in "
+            "$LPIPS_WEIGHTS_DIR, torch's hub cache, torchvision's download, the package index]",
+        ),
+    ] = None,
+    allow_unknown_weights: Annotated[
+        bool,
+        typer.Option("--allow-unknown-weights", help="Take backbone weights that are not torchvision's."),
+    ] = False,
+    input: Annotated[  # noqa: A002  the option's name
+        Input, typer.Option(help="What the graph takes: float32 NCHW in [-1,1], or uint8 NHWC 0..255.")
+    ] = "float32",
+    split: Annotated[
+        bool,
+        typer.Option("--split", help="Also write the features and compare graphs, to encode once, compare often."),
+    ] = False,
+    output_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where the artifact goes.")] = Path("artifacts"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an artifact of another specification.")
+    ] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Prove an existing artifact again instead: manifest, structure, numbers."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Export LPIPS as one ONNX graph, proven equal to the PyTorch reference."""
+
+    def work() -> None:
+        progress = ConsoleProgress()
+        if check is not None:
+            if lin == "none":
+                raise SpecError("--lin none with --check: the artifact itself says whether it is the baseline")
+            from .export import check as prove
+
+            proof = prove(check, backbone=backbone, lin=Path(lin) if lin else None, progress=progress)
+            _report_check(check, proof, as_json)
+            return
+        start = time.perf_counter()
+        with progress.stage("loading PyTorch"):
+            from .export import export
+            from .spec import ExportSpec
+
+        spec = ExportSpec(
+            net=net,
+            precision=precision,
+            version=lpips_version,
+            lin=_lin(lin),
+            backbone=backbone,
+            allow_unknown_weights=allow_unknown_weights,
+            input=input,
+            split=split,
+        )
+        artifacts = export(spec, output_dir, overwrite=overwrite, progress=progress)
+        _report_export(spec, artifacts, time.perf_counter() - start, as_json)
+
+    _guard(work, debug)
+
+
+def _lin(text: str | None) -> Path | Literal["none"] | None:
+    if text is None or text == "none":
+        return text  # pyright: ignore[reportReturnType]  narrowed by the comparison
+    return Path(text)
+
+
+def _guard(work: Callable[[], None], debug: bool) -> None:
+    """Run, and turn what goes wrong into a line on stderr and an exit code."""
+    # A plain SIGTERM would leave the staging folder behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        work()
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was published", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except LpipsError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"error: unexpected {type(error).__name__}: {str(error).strip().splitlines()[:1]}; "
+            "please report it with the output of --debug",
+            err=True,
+        )
+        raise typer.Exit(3) from None
+
+
+def _report_export(spec: "ExportSpec", artifacts: "list[Artifact]", seconds: float, as_json: bool) -> None:
+    if as_json:
+        files = [
+            {key: artifact.manifest[key] for key in ("file", "sha256", "size", "weights", "seconds")}
+            | {"path": str(artifact.path), "worst": artifact.manifest["validation"]["worst"]}
+            for artifact in artifacts
+        ]
+        typer.echo(json.dumps({"path": str(artifacts[0].path), "seconds": round(seconds, 1), "files": files}, indent=2))
+        return
+    for artifact in artifacts:
+        validation = artifact.manifest["validation"]
+        typer.echo(
+            f"{artifact.path.name}: {artifact.size / 1e6:.2f} MB, {len(validation['cases'])} cases against "
+            f"{validation['against']}, worst error {_worst(validation['worst'])}",
+            err=True,
+        )
+    typer.echo(f"done in {seconds:.1f} s", err=True)
+    typer.echo(artifacts[0].path)
+
+
+def _report_check(path: Path, proof: "Proof", as_json: bool) -> None:
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "path": str(path),
+                    "passed": True,
+                    "structure": proof.rules,
+                    "validation": proof.report.as_dict(),
+                },
+                indent=2,
+            )
+        )
+        return
+    typer.echo(
+        f"{path}: passed; {len(proof.rules)} rules of structure, {len(proof.report.cases)} cases against "
+        f"{proof.info.reference}, worst error {_worst(proof.report.worst)}"
+    )
+
+
+def _worst(errors: dict[str, float]) -> str:
+    return ", ".join(f"{quantity} {error:.1e}" for quantity, error in errors.items())
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point of the command; `arguments` default to those of the process."""
+    return app(arguments, prog_name="lpips-export")

@@ -1,0 +1,37 @@
+"""Errors of the exporter, on the tree of lpips_runtime.errors.
+
+LpipsError
+├── SpecError          what was asked for cannot be exported (also a ValueError)
+├── WeightsError       weights are missing, unknown, damaged or of another network
+├── StructureError     the graph is not built as it must be: the answer is no
+├── ValidationError    the graph's numbers are not the reference's: the answer is no
+└── PublishError       an artifact cannot be written or replaced
+"""
+
+from lpips_runtime.errors import LpipsError, OutputError, UsageError
+
+__all__ = ["PublishError", "SpecError", "StructureError", "ValidationError", "WeightsError"]
+
+
+class SpecError(UsageError):
+    """What was asked for cannot be exported."""
+
+
+class WeightsError(LpipsError):
+    """Weights are missing, unknown, damaged or of another network."""
+
+
+class StructureError(LpipsError):
+    """A graph is not built as it must be."""
+
+    exit_code = 1
+
+
+class ValidationError(LpipsError):
+    """A graph's numbers are not the reference's."""
+
+    exit_code = 1
+
+
+class PublishError(OutputError):
+    """An artifact cannot be written, or would replace one of another specification."""

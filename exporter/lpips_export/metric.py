@@ -1,0 +1,111 @@
+"""The torch modules that are traced: Encoder, Comparator and Pair.
+
+The maths is that of `lpips` 0.1.4 (Zhang et al., CVPR 2018), eps included: with f a tap of the backbone,
+unit(f) = f / (sqrt(sum_c f^2) + 1e-10), and per depth k the map lin_k . (unit(f_ref) - unit(f_dist))^2, whose mean
+over positions is the layer's share of the distance. How it is written matters as much as what it says: each
+arrangement that torch.onnx turns into something else is named where it was avoided.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .backbones import Backbone
+
+__all__ = ["EPS", "Comparator", "Encoder", "Pair"]
+
+EPS = 1e-10
+
+# lpips.ScalingLayer: ImageNet's mean and deviation, moved from [0, 1] to [-1, 1]. Version 0.0 left it out.
+_SCALING = {"0.1": ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)), "0.0": None}
+
+
+class Encoder(nn.Module):
+    """Image -> one unit-length feature per depth.
+
+    input "float32": float32 [N, 3, H, W], RGB in [-1, 1]; "uint8": uint8 [N, H, W, 3], RGB 0..255.
+    Output k: float32 [N, C_k, h_k, w_k].
+    """
+
+    shift: Tensor
+    scale: Tensor
+    eps: Tensor
+
+    def __init__(self, backbone: Backbone, state: dict[str, Tensor], *, version: str, image_input: str) -> None:
+        super().__init__()
+        features = backbone.features()
+        features.load_state_dict({key.removeprefix("features."): value for key, value in state.items()}, strict=True)
+        self.slices = nn.ModuleList(
+            features[start:stop] for start, stop in zip(backbone.cuts, backbone.cuts[1:], strict=False)
+        )
+        self.uint8 = image_input == "uint8"
+        self.scaled = _SCALING[version] is not None
+        shift, scale = _SCALING[version] or ((0.0,) * 3, (1.0,) * 3)
+        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
+        # Four dimensions, because torch.onnx's optimiser takes a 0-d constant below 1e-8 for zero and removes the
+        # addition: where all channels are zero the graph would then give 0/0.
+        self.register_buffer("eps", torch.full((1, 1, 1, 1), EPS))
+
+    def image(self, x: Tensor) -> Tensor:
+        """The graph's input as float32 [N, 3, H, W] in [-1, 1]."""
+        return x.permute(0, 3, 1, 2).float() / 127.5 - 1 if self.uint8 else x
+
+    def unit(self, tap: Tensor) -> Tensor:
+        """A tap scaled to unit length over its channels."""
+        return tap / (tap.square().sum(1, keepdim=True).sqrt() + self.eps)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Float32 [N, 3, H, W] in [-1, 1] -> unit-length features."""
+        if self.scaled:
+            x = (x - self.shift) / self.scale
+        features = []
+        for part in self.slices:
+            x = part(x)
+            features.append(self.unit(x))
+        return features
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encode(self.image(image)))
+
+
+class Comparator(nn.Module):
+    """Unit-length features of two images -> distance [N], layers [N, L], depth_0 .. depth_{L-1} [N, h_k, w_k].
+
+    lins: one float32 [1, C_k, 1, 1] per depth. The features of one reference broadcast over many distorted.
+    """
+
+    def __init__(self, lins: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.depths = len(lins)
+        for k, lin in enumerate(lins):
+            self.register_buffer(f"lin{k}", lin)
+
+    def compare(self, reference: Sequence[Tensor], distorted: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        depths = [
+            nn.functional.conv2d((a - b).square(), getattr(self, f"lin{k}")).squeeze(1)
+            for k, (a, b) in enumerate(zip(reference, distorted, strict=True))
+        ]
+        layers = torch.stack([depth.mean((1, 2)) for depth in depths], 1)
+        return layers.sum(1), layers, *depths
+
+    def forward(self, reference: list[Tensor], distorted: list[Tensor]) -> tuple[Tensor, ...]:
+        return self.compare(reference, distorted)
+
+
+class Pair(nn.Module):
+    """Two images -> what Comparator gives; both go through the backbone in one batch."""
+
+    def __init__(self, encoder: Encoder, comparator: Comparator) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.comparator = comparator
+
+    def forward(self, reference: Tensor, distorted: Tensor) -> tuple[Tensor, ...]:
+        count = reference.shape[0]
+        # Cast before the concatenation: NVIDIA's parser refuses Concat on uint8. Slice after it: chunk(2, 0) would
+        # freeze the batch at the example's size without a word.
+        both = torch.cat([self.encoder.image(reference), self.encoder.image(distorted)], 0)
+        features = self.encoder.encode(both)
+        return self.comparator.compare([f[:count] for f in features], [f[count:] for f in features])

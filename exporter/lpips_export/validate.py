@@ -1,0 +1,257 @@
+"""A graph's numbers against the PyTorch reference, on every case, in float64.
+
+Limits are those of the design: for float32 |error| <= min(1e-5 max(1, d), 1e-7 + 1e-3 d) for distance, layers and the
+map, where d is the reference's value: the first part holds large distances to six digits, the second keeps a graph
+that returns 0 for nearly equal images from passing.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from lpips_runtime import contract
+from lpips_runtime.contract import ModelInfo
+from lpips_runtime.errors import ProviderError, ShapeError
+from lpips_runtime.session import Session
+from lpips_runtime.upsample import spatial_map
+
+from .cases import Case, validation_cases
+from .errors import ValidationError
+from .progress import Progress
+from .reference import Reference, Truth
+from .weights import BackboneWeights
+
+__all__ = ["LIMITS", "CaseReport", "Report", "Values", "check_against_truth", "validate"]
+
+
+def _float32_limit(truth: np.ndarray) -> np.ndarray:
+    magnitude = np.abs(truth)
+    return np.minimum(1e-5 * np.maximum(1, magnitude), 1e-7 + 1e-3 * magnitude)
+
+
+# precision -> quantity -> largest admitted |error|, elementwise, for the reference's values.
+LIMITS: Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "fp32": {"distance": _float32_limit, "layers": _float32_limit, "map": _float32_limit},
+}
+
+# Unit-length features, elementwise.
+_FEATURE_LIMIT = 1e-5
+
+# Two copies of the graph with other weights, for what real ones never or seldom show. Dead: every bias so low that
+# all channels are zero everywhere, so that a missing eps gives 0/0. Faint: first layer scaled down and all later
+# biases zero, so that norms are of the size of eps, and another eps, or eps elsewhere, gives another number.
+_DOCTORED = {"dead": {"scale": 1.0, "bias": -1e4}, "faint": {"scale": 1e-10, "bias": 0.0}}
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a graph says of a batch: distance [N], layers [N, L], map [N, H, W]."""
+
+    distance: np.ndarray
+    layers: np.ndarray
+    map: np.ndarray
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """Figures of one case: its size, the reference's largest distance, the largest |error| of each quantity, and
+    `share`, the largest error over its limit."""
+
+    name: str
+    size: str
+    distance: float
+    errors: dict[str, float]
+    share: float
+
+
+@dataclass
+class Report:
+    """All figures of a validation, as they go into the manifest."""
+
+    cases: list[CaseReport] = field(default_factory=list)
+
+    @property
+    def worst(self) -> dict[str, float]:
+        """The largest |error| of each quantity over all cases."""
+        quantities = {quantity for case in self.cases for quantity in case.errors}
+        return {q: max(case.errors.get(q, 0.0) for case in self.cases) for q in sorted(quantities)}
+
+    def as_dict(self) -> dict:
+        return {"worst": self.worst, "cases": [asdict(case) for case in self.cases]}
+
+
+def check_against_truth(case: str, precision: str, values: Values, truth: Truth) -> CaseReport:
+    """Compare a graph's values with the reference's. Raises ValidationError if one is not finite or off limits."""
+    errors, share = {}, 0.0
+    for quantity, limit_of in LIMITS[precision].items():
+        found, expected = getattr(values, quantity), getattr(truth, quantity)
+        if found.shape != expected.shape:
+            raise ValidationError(f"case {case!r}: {quantity} is {found.shape}, the reference's is {expected.shape}")
+        if not np.isfinite(found).all():
+            raise ValidationError(f"case {case!r}: {quantity} is not finite")
+        error, limit = np.abs(found.astype(np.float64) - expected), limit_of(expected)
+        errors[quantity] = float(error.max())
+        at = np.unravel_index(np.argmax(error / limit), error.shape)
+        share = max(share, float(error[at] / limit[at]))
+        if error[at] > limit[at]:
+            raise ValidationError(
+                f"case {case!r}: {quantity} is {found[at]:.9g}, the reference says {expected[at]:.9g}; "
+                f"off by {error[at]:.3g}, limit {limit[at]:.3g}"
+            )
+    height, width = truth.map.shape[1:]
+    size = f"{truth.map.shape[0]}x{height}x{width}"
+    return CaseReport(case, size, float(truth.distance.max()), errors, share)
+
+
+def validate(
+    path: Path,
+    reference_of: Callable[[Mapping], Reference],
+    backbone: BackboneWeights,
+    progress: Progress | None = None,
+) -> Report:
+    """Run the graph at `path` on every case, on the CPU provider, against the reference.
+
+    reference_of: backbone state -> Reference, called anew for the doctored copies. Raises ValidationError on the
+    first case that is off, naming the quantity, both numbers and the limit.
+    """
+    session = Session(path, provider="cpu", kind=None)
+    info = session.info
+    reference = reference_of(backbone.state)
+    cases = list(validation_cases(info.min_size, info.input))
+    doctored = _DOCTORED if info.kind != "compare" else {}
+    report = Report()
+    with (progress or Progress()).stage(f"validating {path.name}", len(cases) + len(doctored)) as advance:
+        for case in cases:
+            report.cases.append(_run_case(session, case, reference))
+            advance()
+        sample = next(case for case in cases if case.name == "photo-like, batch of 3")
+        for name, change in doctored.items():
+            case = Case(f"{name} backbone", sample.reference, sample.distorted)
+            changed = reference_of(_doctor_state(backbone.state, **change))
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, path.name)
+                onnx.save(_doctor_model(onnx.load(path), **change), copy)
+                report.cases.append(_run_case(Session(copy, provider="cpu", kind=None), case, changed))
+            advance()
+    return report
+
+
+def as_input(image: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """Float [N, 3, H, W] in [-1, 1] as the tensor that the graph takes."""
+    if info.input == "float32":
+        return image
+    return np.rint((image.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5).astype(np.uint8)
+
+
+def _as_image(image: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """What the reference is given for the same input: for uint8 graphs exactly u / 127.5 - 1."""
+    if info.input == "float32":
+        return image
+    return as_input(image, info).transpose(0, 3, 1, 2) / 127.5 - 1
+
+
+def _results(session: Session, inputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> Values:
+    names = [contract.DISTANCE, contract.LAYERS, *(contract.depth(k) for k in range(session.depths))]
+    distance, layers, *depths = session.run(inputs, names)
+    return Values(distance, layers, spatial_map(depths, *size))
+
+
+def _run_case(session: Session, case: Case, reference: Reference) -> CaseReport:
+    try:
+        return _RUNNERS[session.info.kind](session, case, reference)
+    except (ProviderError, ShapeError) as error:
+        raise ValidationError(f"case {case.name!r}, {case.distorted.shape}: the graph fails on it: {error}") from error
+
+
+def _check_identical(case: Case, values: Values) -> None:
+    if np.array_equal(case.reference, case.distorted) and (values.distance.any() or values.map.any()):
+        raise ValidationError(f"case {case.name!r}: distance is {values.distance.max():.3g}, must be exactly 0")
+
+
+def _run_pair(session: Session, case: Case, reference: Reference) -> CaseReport:
+    info = session.info
+    inputs = {
+        contract.REFERENCE: as_input(case.reference, info),
+        contract.DISTORTED: as_input(case.distorted, info),
+    }
+    values = _results(session, inputs, case.reference.shape[2:])
+    _check_identical(case, values)
+    truth = reference(_as_image(case.reference, info), _as_image(case.distorted, info))
+    return check_against_truth(case.name, info.precision, values, truth)
+
+
+def _run_features(session: Session, case: Case, reference: Reference) -> CaseReport:
+    names = [contract.feature(k) for k in range(session.depths)]
+    found = session.run({contract.IMAGE: as_input(case.distorted, session.info)}, names)
+    expected = reference.features(_as_image(case.distorted, session.info))
+    worst = 0.0
+    for name, ours, theirs in zip(names, found, expected, strict=True):
+        if ours.shape != theirs.shape or not np.isfinite(ours).all():
+            raise ValidationError(f"case {case.name!r}: {name} is {ours.shape}, the reference's is {theirs.shape}")
+        worst = max(worst, float(np.abs(ours - theirs).max()))
+    if worst > _FEATURE_LIMIT:
+        raise ValidationError(f"case {case.name!r}: features are off by {worst:.3g}, limit {_FEATURE_LIMIT:g}")
+    count, _, height, width = case.distorted.shape
+    return CaseReport(case.name, f"{count}x{height}x{width}", 0.0, {"features": worst}, worst / _FEATURE_LIMIT)
+
+
+def _run_compare(session: Session, case: Case, reference: Reference) -> CaseReport:
+    """The first reference against every distorted image of the case, so that the broadcast is proven too."""
+    info = session.info
+    first = np.broadcast_to(case.reference[:1], case.distorted.shape)
+    sides = {"reference": case.reference[:1], "distorted": case.distorted}
+    inputs = {
+        contract.feature(k, side): feature.astype(np.float32)
+        for side, image in sides.items()
+        for k, feature in enumerate(reference.features(_as_image(image, info)))
+    }
+    values = _results(session, inputs, case.reference.shape[2:])
+    truth = reference(_as_image(first, info), _as_image(case.distorted, info))
+    return check_against_truth(case.name, info.precision, values, truth)
+
+
+_RUNNERS = {"pair": _run_pair, "features": _run_features, "compare": _run_compare}
+
+
+def _doctor_model(model: onnx.ModelProto, *, scale: float, bias: float) -> onnx.ModelProto:
+    """The same nodes with the weights of `_doctor_state` in them.
+
+    Backbone convolutions are those of more than one output channel, in the graph's order. Each gets a bias of its
+    own: torch.onnx removes a bias of zeros and lets equal ones share a tensor.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    backbone = [node for node in convolutions if tensors[node.input[1]].dims[0] > 1]
+    for number, node in enumerate(backbone):
+        weight = numpy_helper.to_array(tensors[node.input[1]])
+        own = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else np.zeros(len(weight), "f4")
+        changed = _doctor(weight, own, first=number == 0, scale=scale, bias=bias)
+        names = [f"doctored_{number}_weight", f"doctored_{number}_bias"]
+        model.graph.initializer.extend(map(numpy_helper.from_array, changed, names))
+        node.input[:] = [node.input[0], *names]
+    return model
+
+
+def _doctor_state(state: Mapping[str, torch.Tensor], *, scale: float, bias: float) -> dict[str, torch.Tensor]:
+    doctored = {}
+    for key in state:
+        if key.endswith(".weight"):
+            names = key, key.replace(".weight", ".bias")
+            values = (state[name].numpy() for name in names)
+            changed = _doctor(*values, first=key == "features.0.weight", scale=scale, bias=bias)
+            doctored.update(zip(names, map(torch.from_numpy, changed), strict=True))
+    return doctored
+
+
+def _doctor(
+    weight: np.ndarray, own_bias: np.ndarray, *, first: bool, scale: float, bias: float
+) -> tuple[np.ndarray, np.ndarray]:
+    if first and not bias:
+        return weight * np.float32(scale), own_bias * np.float32(scale)
+    return weight.copy(), np.full_like(own_bias, bias)
