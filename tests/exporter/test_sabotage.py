@@ -1,0 +1,162 @@
+"""Each way in which exports of LPIPS have gone wrong, put back on purpose, must turn the export red."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lpips_export import export as export_module
+from lpips_export import metric, tracing, validate
+from lpips_export.errors import StructureError, ValidationError
+from lpips_export.export import export
+from lpips_export.metric import Comparator, Encoder, Pair
+from lpips_export.spec import ExportSpec
+
+RED = (StructureError, ValidationError)
+
+
+def eps_as_a_scalar(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    return tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)
+
+
+def eps_in_rsqrt(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    return tap * torch.rsqrt(tap.square().sum(1, keepdim=True) + 1e-20)
+
+
+def eps_after_vector_norm(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    return tap / (torch.linalg.vector_norm(tap, dim=1, keepdim=True) + 1e-10)
+
+
+def eps_of_torchmetrics(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    return tap / torch.sqrt(tap.square().sum(1, keepdim=True) + self.eps * 100)
+
+
+def no_eps(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    return tap / tap.square().sum(1, keepdim=True).sqrt()
+
+
+def chunked(self: Pair, reference: torch.Tensor, distorted: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    both = torch.cat([self.encoder.image(reference), self.encoder.image(distorted)], 0)
+    halves = [feature.chunk(2, 0) for feature in self.encoder.encode(both)]
+    return self.comparator.compare([half[0] for half in halves], [half[1] for half in halves])
+
+
+def frozen_batch(self: Pair, reference: torch.Tensor, distorted: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    features = self.encoder.encode(torch.cat([self.encoder.image(reference), self.encoder.image(distorted)], 0))
+    return self.comparator.compare([f[:2] for f in features], [f[2:] for f in features])
+
+
+def concat_before_cast(self: Pair, reference: torch.Tensor, distorted: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    count = reference.shape[0]
+    features = self.encoder.encode(self.encoder.image(torch.cat([reference, distorted], 0)))
+    return self.comparator.compare([f[:count] for f in features], [f[count:] for f in features])
+
+
+def half_throughout(self: Encoder, x: torch.Tensor) -> list[torch.Tensor]:
+    x = ((x - self.shift) / self.scale).half()
+    features = []
+    for part in self.slices:
+        x = torch.func.functional_call(part, {name: value.half() for name, value in part.named_parameters()}, (x,))
+        features.append(self.unit(x).float())
+    return features
+
+
+def small_differences_dropped(self: Comparator, reference: list, distorted: list) -> tuple[torch.Tensor, ...]:
+    depths = []
+    for k, (a, b) in enumerate(zip(reference, distorted, strict=True)):
+        difference = (a - b).square()
+        difference = torch.where(difference < 1e-5, torch.zeros_like(difference), difference)
+        depths.append(torch.nn.functional.conv2d(difference, getattr(self, f"lin{k}")).squeeze(1))
+    layers = torch.stack([depth.mean((1, 2)) for depth in depths], 1)
+    return layers.sum(1), layers, *depths
+
+
+def same_tensor_twice(encoder: Encoder, comparator: Comparator, image_input: str) -> tuple:
+    example = tracing._example_image(image_input, 1)
+    return Pair(encoder, comparator), (example, example)
+
+
+# What is patched, and with what. Named so that a failure says which trap came back.
+SABOTAGES: dict[str, tuple[object, str, object]] = {
+    "eps as a scalar": (Encoder, "unit", eps_as_a_scalar),
+    "eps in rsqrt": (Encoder, "unit", eps_in_rsqrt),
+    "eps after vector_norm": (Encoder, "unit", eps_after_vector_norm),
+    "eps of torchmetrics": (Encoder, "unit", eps_of_torchmetrics),
+    "no eps": (Encoder, "unit", no_eps),
+    "chunk": (Pair, "forward", chunked),
+    "frozen batch": (Pair, "forward", frozen_batch),
+    "same tensor twice": (tracing, "_CALLS", {"pair": same_tensor_twice}),
+    "half throughout": (Encoder, "encode", half_throughout),
+    "small differences dropped": (Comparator, "compare", small_differences_dropped),
+    "opset 20": (tracing, "OPSET", 20),
+    "stack traces kept": (tracing, "_clean", lambda model: None),
+    "scaling of v0.0": (metric, "_SCALING", {"0.1": None}),
+}
+
+# Those that the numbers alone must catch, should the rule of structure be mistaken one day.
+CAUGHT_BY_NUMBERS = (
+    "eps as a scalar",
+    "eps in rsqrt",
+    "eps after vector_norm",
+    "eps of torchmetrics",
+    "no eps",
+    "same tensor twice",
+    "small differences dropped",
+    "scaling of v0.0",
+)
+
+
+@pytest.fixture
+def spec(random_backbone: Callable[[str], Path]) -> ExportSpec:
+    return ExportSpec(net="alex", backbone=random_backbone("alex"), allow_unknown_weights=True)
+
+
+def attempt(spec: ExportSpec, folder: Path, expected: type[Exception] | tuple[type[Exception], ...]) -> None:
+    with pytest.raises(expected):
+        export(spec, folder)
+    assert list(folder.iterdir()) == [], "a failed export leaves nothing behind"
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_a_trap_put_back_turns_the_export_red(
+    name: str, spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, attribute, replacement = SABOTAGES[name]
+    monkeypatch.setattr(target, attribute, replacement)
+    attempt(spec, tmp_path, RED)
+
+
+@pytest.mark.parametrize("name", CAUGHT_BY_NUMBERS)
+def test_the_numbers_alone_catch_it(
+    name: str, spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, attribute, replacement = SABOTAGES[name]
+    monkeypatch.setattr(target, attribute, replacement)
+    monkeypatch.setattr(export_module, "check_structure", lambda model, info: ())
+    attempt(spec, tmp_path, ValidationError)
+
+
+def test_uint8_joined_before_the_cast_turns_the_export_red(
+    random_backbone: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pair, "forward", concat_before_cast)
+    spec = ExportSpec(backbone=random_backbone("alex"), allow_unknown_weights=True, input="uint8")
+    attempt(spec, tmp_path, StructureError)
+
+
+def test_another_upsampling_turns_the_map_red(
+    spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nearest(depths: list, height: int, width: int) -> object:
+        maps = [torch.from_numpy(depth)[:, None] for depth in depths]
+        resized = [torch.nn.functional.interpolate(depth, size=(height, width)) for depth in maps]
+        return torch.stack(resized).sum(0)[:, 0].numpy()
+
+    monkeypatch.setattr(validate, "spatial_map", nearest)
+    attempt(spec, tmp_path, ValidationError)
+
+
+def test_the_export_without_sabotage_is_green(spec: ExportSpec, tmp_path: Path) -> None:
+    (artifact,) = export(spec, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {artifact.path.name, artifact.path.name + ".json"}
