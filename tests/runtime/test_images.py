@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, ImageCms, ImageFile
 from PIL import Image as PILImage
 
-from lpips_runtime import images
+from lpips_runtime import images, pillow_checks, quiet
 from lpips_runtime.errors import ImageFileError, ImageFormatError, UsageError
 from lpips_runtime.images import EXTENSIONS, MAX_PIXELS, Note, load_image, parse_color
 
@@ -312,7 +312,7 @@ def test_16_bit_bmp_has_5_or_6_bits_a_channel_and_leaves_no_16_bit_note(write):
 GRAY_8 = noise(6, 5)
 GRAY_12 = bytes([0x12, 0x34, 0x56] * 12)
 # For each file: what it holds, and what Pillow should have made of it. When Pillow does, the test of the
-# misreading fails and the row in images._misread_tiff can go.
+# misreading fails and the row in pillow_checks._misread_tiff can go.
 MISREAD = {
     "signed samples": (
         tiff(5, 6, 8, 1, 1, [(GRAY_8 ^ 0x80).tobytes()], tags={FORMAT: [2]}),
@@ -881,7 +881,7 @@ def with_scans(data, count):
 
 def test_jpeg_with_endless_scans_is_refused(write):
     data = LOSSY["jpeg-progressive"]
-    scans = images._count_scans(data)
+    scans = pillow_checks._count_scans(data)
     assert scans == data.count(b"\xff\xda")
     assert load_image(write(with_scans(data, 100 - scans))).pixels.shape == (24, 20, 3)
     with pytest.raises(ImageFileError, match="more than 100 scans"):
@@ -947,7 +947,7 @@ def test_filter_does_not_pile_up(write):
         for round_ in range(20):
             warnings.filterwarnings("error", message=f"|{round_}")  # an empty pattern matches all
             load_image(path)
-        ours = [entry for entry in warnings.filters if isinstance(entry[1], images._WhileDecoding)]
+        ours = [entry for entry in warnings.filters if isinstance(entry[1], quiet._WhileDecoding)]
     assert len(ours) == 1
 
 
