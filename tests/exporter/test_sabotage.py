@@ -77,6 +77,17 @@ def same_tensor_twice(encoder: Encoder, comparator: Comparator, image_input: str
     return Pair(encoder, comparator), (example, example)
 
 
+def blue_first(self: Encoder, x: torch.Tensor) -> torch.Tensor:
+    return x.flip(1)
+
+
+def layers_summed_over_positions(self: Comparator, reference: list, distorted: list) -> tuple[torch.Tensor, ...]:
+    distance, _, *depths = compare(self, reference, distorted)
+    return distance, torch.stack([depth.sum((1, 2)) for depth in depths], 1), *depths
+
+
+compare = Comparator.compare
+
 # What is patched, and with what. Named so that a failure says which trap came back.
 SABOTAGES: dict[str, tuple[object, str, object]] = {
     "eps as a scalar": (Encoder, "unit", eps_as_a_scalar),
@@ -87,6 +98,8 @@ SABOTAGES: dict[str, tuple[object, str, object]] = {
     "chunk": (Pair, "forward", chunked),
     "frozen batch": (Pair, "forward", frozen_batch),
     "same tensor twice": (tracing, "_CALLS", {"pair": same_tensor_twice}),
+    "blue first": (Encoder, "image", blue_first),
+    "layers summed over positions": (Comparator, "compare", layers_summed_over_positions),
     "half throughout": (Encoder, "encode", half_throughout),
     "small differences dropped": (Comparator, "compare", small_differences_dropped),
     "opset 20": (tracing, "OPSET", 20),
@@ -104,6 +117,8 @@ CAUGHT_BY_NUMBERS = (
     "same tensor twice",
     "small differences dropped",
     "scaling of v0.0",
+    "blue first",
+    "layers summed over positions",
 )
 
 
