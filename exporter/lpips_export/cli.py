@@ -5,9 +5,10 @@ torch and the rest of the exporter are imported only once the arguments are know
 
 import json
 import signal
-import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# What the options may be; ExportSpec.CHOICES must say the same (tests/exporter/test_cli.py).
+# What the options may be; spec.CHOICES must say the same (tests/exporter/test_cli.py).
 Net = Literal["alex", "vgg", "squeeze"]
 Precision = Literal["fp32"]
 Version = Literal["0.1", "0.0"]
@@ -36,6 +37,9 @@ _EPILOG = (
     "Exit codes: 0 fine; 1 the proof failed; 2 the call was wrong; 3 the work failed. "
     "Results go to stdout, everything else to stderr."
 )
+
+# What can be said beside --check: the artifact itself says the rest.
+_BESIDE_CHECK = {"check", "backbone", "lin", "allow_unknown_weights", "as_json", "debug"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -48,6 +52,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def run(
+    context: typer.Context,
     net: Annotated[Net, typer.Option(help="Backbone.")] = "alex",
     precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = "fp32",
     lpips_version: Annotated[Version, typer.Option(help="LPIPS version; 0.0 is that of the first preprint.")] = "0.1",
@@ -98,18 +103,17 @@ def run(
     def work() -> None:
         progress = ConsoleProgress()
         if check is not None:
-            if lin == "none":
-                raise SpecError("--lin none with --check: the artifact itself says whether it is the baseline")
-            from .export import check as prove
-
-            proof = prove(check, backbone=backbone, lin=Path(lin) if lin else None, progress=progress)
-            _report_check(check, proof, as_json)
-            return
+            _refuse_beside_check(context)
         start = time.perf_counter()
         with progress.stage("loading PyTorch"):
+            from .export import check as prove
             from .export import export
             from .spec import ExportSpec
 
+        if check is not None:
+            proof = prove(check, backbone=backbone, lin=Path(lin) if lin else None, progress=progress)
+            _report_check(proof, as_json)
+            return
         spec = ExportSpec(
             net=net,
             precision=precision,
@@ -126,6 +130,15 @@ def run(
     _guard(work, debug)
 
 
+def _refuse_beside_check(context: typer.Context) -> None:
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name not in _BESIDE_CHECK and source is not None and source.name == "COMMANDLINE":
+            raise SpecError(f"{option.opts[0]} with --check: the artifact itself says what it is; leave the option out")
+    if context.params["lin"] == "none":
+        raise SpecError("--lin none with --check: the artifact itself says whether it is the baseline; leave it out")
+
+
 def _lin(text: str | None) -> Path | Literal["none"] | None:
     if text is None or text == "none":
         return text  # pyright: ignore[reportReturnType]  narrowed by the comparison
@@ -133,28 +146,46 @@ def _lin(text: str | None) -> Path | Literal["none"] | None:
 
 
 def _guard(work: Callable[[], None], debug: bool) -> None:
-    """Run, and turn what goes wrong into a line on stderr and an exit code."""
-    # A plain SIGTERM would leave the staging folder behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Run, and turn what goes wrong into a line on stderr and an exit code, which --debug does not change."""
+    received: list[int] = []
     try:
-        work()
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was published", err=True)
-        raise typer.Exit(128 + signal.SIGINT) from None
-    except LpipsError as error:
+        with _stopped_by_signals(received):
+            work()
+        return
+    except BrokenPipeError:  # whoever read stdout has seen enough; typer ends quietly
+        raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  nothing above would word it for the user
         if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except Exception as error:
-        if debug:
-            raise
-        typer.echo(
-            f"error: unexpected {type(error).__name__}: {str(error).strip().splitlines()[:1]}; "
-            "please report it with the output of --debug",
-            err=True,
-        )
-        raise typer.Exit(3) from None
+            traceback.print_exc()
+        if received:
+            # Whatever the error: an extension module that is being imported makes an ImportError of the interrupt.
+            line, code = "interrupted; no artifact was written", 128 + received[0]
+        elif isinstance(error, LpipsError):
+            line, code = f"error: {error}", error.exit_code
+        else:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            line = f"error: unexpected {type(error).__name__}: {first}; please report it with the output of --debug"
+            code = LpipsError.exit_code
+    typer.echo(line, err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _stopped_by_signals(received: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt: a plain SIGTERM would leave the staging folder behind."""
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    # One that is ignored, as nohup and shells do for jobs in the background, stays so.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _report_export(spec: "ExportSpec", artifacts: "list[Artifact]", seconds: float, as_json: bool) -> None:
@@ -177,12 +208,12 @@ def _report_export(spec: "ExportSpec", artifacts: "list[Artifact]", seconds: flo
     typer.echo(artifacts[0].path)
 
 
-def _report_check(path: Path, proof: "Proof", as_json: bool) -> None:
+def _report_check(proof: "Proof", as_json: bool) -> None:
     if as_json:
         typer.echo(
             json.dumps(
                 {
-                    "path": str(path),
+                    "path": str(proof.path),
                     "passed": True,
                     "structure": proof.rules,
                     "validation": proof.report.as_dict(),
@@ -192,7 +223,7 @@ def _report_check(path: Path, proof: "Proof", as_json: bool) -> None:
         )
         return
     typer.echo(
-        f"{path}: passed; {len(proof.rules)} rules of structure, {len(proof.report.cases)} cases against "
+        f"{proof.path}: passed; {len(proof.rules)} rules of structure, {len(proof.report.cases)} cases against "
         f"{proof.info.reference}, worst error {_worst(proof.report.worst)}"
     )
 

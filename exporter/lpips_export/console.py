@@ -18,7 +18,7 @@ class ConsoleProgress(Progress):
     """Bars on a terminal; elsewhere one line per finished stage, so that a log shows where the time went."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)

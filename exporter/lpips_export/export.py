@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from lpips_runtime.contract import ModelInfo
-from lpips_runtime.errors import ForeignModelError
-from lpips_runtime.models import find_model
-from lpips_runtime.session import Session
+from lpips_runtime.errors import DamagedModelError, ForeignModelError
+from lpips_runtime.models import find_model, manifest_path, read_model
+from lpips_runtime.providers import onnxruntime
 
 from .backbones import BACKBONES
-from .errors import WeightsError
+from .errors import SpecError, StructureError, WeightsError
 from .manifest import Artifact, build_manifest, check_replaceable, publish, specification, staging
 from .metric import Comparator, Encoder
 from .progress import Progress
@@ -28,8 +29,9 @@ __all__ = ["Proof", "check", "export"]
 
 @dataclass(frozen=True)
 class Proof:
-    """That an artifact is what it says: its metadata, the rules of structure it keeps, its figures."""
+    """That an artifact is what it says: which file, its metadata, the rules of structure it keeps, its figures."""
 
+    path: Path
     info: ModelInfo
     rules: tuple[str, ...]
     report: Report
@@ -44,6 +46,7 @@ def export(
     ValidationError or PublishError.
     """
     progress = progress or Progress()
+    onnxruntime()  # needed last, imported first: if none is installed, nobody should wait to be told
     backbone, lin = _weights(spec, progress)
     infos = [describe(spec, kind, backbone, lin) for kind in spec.kinds]
     for info in infos:
@@ -71,14 +74,19 @@ def check(
 ) -> Proof:
     """Prove an existing artifact again: its manifest, its structure, and its numbers against the reference.
 
-    backbone, lin: the files it was made from, needed for custom weights only. Raises ModelError for a file that is
-    no artifact, WeightsError if the weights at hand are not those it was made from, StructureError, ValidationError.
+    backbone, lin: the files it was made from, needed for custom weights only. Raises ModelNotFoundError;
+    ForeignModelError for a file that is no artifact; SpecError if a file of weights is needed, or given in vain;
+    WeightsError if the weights at hand are not those it was made from; StructureError, also if the artifact does not
+    match its manifest or its metadata; ValidationError.
     """
     progress = progress or Progress()
     path = find_model(model)
-    info = Session(path, provider="cpu", kind=None).info
+    graph, info = _read(path)
+    if not manifest_path(path).exists():
+        progress.note(f"{path}: no manifest beside it, so its sha256 is not checked")
     if info.precision != "fp32":
         raise ForeignModelError(f"{path}: precision {info.precision} cannot be checked by this version")
+    _ask_for_weights(path, info, backbone, lin)
     spec = ExportSpec(
         net=info.net,
         precision=info.precision,
@@ -97,14 +105,38 @@ def check(
                 f"{path}: was made from weights {expected[:16]}…, found were {found.sha256[:16]}…; "
                 f"give the file it was made from with {option}"
             )
-    rules = check_structure(onnx.load(path), info)
-    return Proof(info, rules, _prove(path, info, *weights, progress))
+    rules = check_structure(graph, info)
+    return Proof(path, info, rules, _prove(path, info, *weights, progress))
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
+    # Not by ONNX Runtime: it refuses graphs of which the rules of structure can say what is wrong with them.
+    try:
+        data, _ = read_model(path)
+        graph = onnx.load_model_from_string(data)
+        return graph, ModelInfo.from_metadata({entry.key: entry.value for entry in graph.metadata_props}, path)
+    except DamagedModelError as error:  # one of ours that does not keep its word: what was asked is answered no
+        raise StructureError(str(error)) from error
+    except DecodeError as error:
+        raise ForeignModelError(f"{path}: not an ONNX model, or one cut short; export it again") from error
+
+
+def _ask_for_weights(path: Path, info: ModelInfo, backbone: Path | None, lin: Path | None) -> None:
+    """Before torchvision's weights are looked for, or downloaded, in vain."""
+    for custom, file, option in (
+        (info.backbone_sha256 != BACKBONES[info.net].sha256, backbone, "--backbone"),
+        (info.lin == "custom", lin, "--lin"),
+    ):
+        if custom and file is None:
+            raise SpecError(f"{path}: was made from custom weights; give the file it was made from with {option}")
+    if info.lin == "baseline" and lin is not None:
+        raise SpecError(f"{path}: is the unweighted baseline, there is no weight to compare; leave --lin out")
 
 
 def _weights(spec: ExportSpec, progress: Progress) -> tuple[BackboneWeights, LinWeights]:
-    with progress.stage(f"weights of {spec.net}"):
-        backbone = load_backbone(spec.net, spec.backbone, allow_unknown=spec.allow_unknown_weights, log=progress.note)
-        return backbone, load_lin(spec.net, spec.version, spec.lin)
+    # No stage of `progress`: downloads draw bars of their own, which a live display would garble.
+    lin = load_lin(spec.net, spec.version, spec.lin)  # first, since what is wrong here needs no download to show
+    return load_backbone(spec.net, spec.backbone, allow_unknown=spec.allow_unknown_weights, log=progress.note), lin
 
 
 def _prove(path: Path, info: ModelInfo, backbone: BackboneWeights, lin: LinWeights, progress: Progress) -> Report:

@@ -80,13 +80,14 @@ def _versions() -> dict[str, str]:
 def check_replaceable(model: Path, spec: Mapping, overwrite: bool) -> None:
     """Raise PublishError if `model` exists and is not an artifact of the same specification."""
     manifest = manifest_path(model)
-    if model.is_dir() or manifest.is_dir():
-        raise PublishError(f"{model}: a folder is in the way; remove it or choose another --output-dir")
+    for path in (model, manifest):
+        if path.is_dir():
+            raise PublishError(f"{path}: a folder is in the way; remove it or choose another --output-dir")
     if overwrite or not model.exists():
         return
     try:
-        existing = json.loads(manifest.read_text(encoding="utf-8"))["spec"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        existing = dict(json.loads(manifest.read_text(encoding="utf-8"))["spec"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PublishError(
             f"{model}: exists without a readable manifest, so it may not be ours; "
             "replace it with --overwrite or choose another --output-dir"
@@ -107,6 +108,8 @@ def staging(output_dir: Path) -> Iterator[Path]:
     or later: a full disk shows while models are saved.
     """
     folder = None
+    if output_dir.exists() and not output_dir.is_dir():
+        raise PublishError(f"{output_dir}: is no folder; choose another --output-dir")
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(output_dir)

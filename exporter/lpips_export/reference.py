@@ -1,8 +1,8 @@
 """The PyTorch reference: `lpips` 0.1.4 itself, on the weights that are exported, in float64."""
 
+import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ __all__ = ["REFERENCE_NAME", "Reference", "Truth"]
 REFERENCE_NAME = "lpips 0.1.4"
 
 assert torchvision is not None
+
+# A case's reference and distorted images, and its first reference alone. The largest take 200 MB each with VGG16.
+_KEPT_IMAGES = 3
 
 
 @dataclass(frozen=True)
@@ -58,41 +61,22 @@ class Reference:
         if lin.kind != "baseline":
             for layer, weight in zip(metric.lins, lin.tensors, strict=True):
                 layer.load_state_dict({"model.1.weight": weight}, strict=True)
-        self._metric = metric.double().eval().requires_grad_(False)
+        self._metric: Any = metric.double().eval().requires_grad_(False)
+        self._metric.net.forward = _remembering(self._metric.net.forward)
 
     @torch.no_grad()
     def __call__(self, reference: np.ndarray, distorted: np.ndarray) -> Truth:
-        """Float [N, 3, H, W] in [-1, 1], twice -> Truth."""
+        """Float [N, 3, H, W] in [-1, 1], twice -> Truth. One reference may stand against many distorted."""
         pair = [torch.from_numpy(np.asarray(image, dtype=np.float64)) for image in (reference, distorted)]
-        with self._backbone_runs_once():
-            self._metric.spatial = False
-            distance, layers = self._metric(*pair, retPerLayer=True)
-            self._metric.spatial = True
-            spatial = self._metric(*pair)
+        self._metric.spatial = False
+        distance, layers = self._metric(*pair, retPerLayer=True)
+        self._metric.spatial = True
+        spatial = self._metric(*pair)
         return Truth(
             distance=distance.reshape(-1).numpy(),
             layers=torch.cat([layer.reshape(-1, 1) for layer in layers], 1).numpy(),
             map=spatial[:, 0].numpy(),
         )
-
-    @contextmanager
-    def _backbone_runs_once(self) -> Iterator[None]:
-        """lpips gives either the distance or the map, and runs its backbone for each; the taps are the same."""
-        net: Any = self._metric.net
-        run, taps = net.forward, []
-
-        def forward(x: Tensor) -> tuple[Tensor, ...]:
-            if len(taps) < 2:
-                taps.append(run(x))
-                return taps[-1]
-            taps.append(taps.pop(0))
-            return taps[-1]
-
-        net.forward = forward
-        try:
-            yield
-        finally:
-            net.forward = run
 
     @torch.no_grad()
     def features(self, image: np.ndarray) -> list[np.ndarray]:
@@ -101,3 +85,22 @@ class Reference:
         if self._metric.version == "0.1":
             x = self._metric.scaling_layer(x)
         return [lpips.normalize_tensor(tap).numpy() for tap in self._metric.net(x)]
+
+
+def _remembering(backbone: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """The same function, without computing the taps of the last few images again.
+
+    lpips gives either the distance or the map, and runs its backbone for each; the graphs of a split export are
+    validated on the same images. The backbone in float64 is what validation takes its time for.
+    """
+    kept: dict[tuple, Any] = {}
+
+    def forward(x: Tensor) -> Any:
+        key = x.shape, hashlib.sha256(x.numpy().tobytes()).digest()
+        if key not in kept:
+            while len(kept) >= _KEPT_IMAGES:
+                kept.pop(next(iter(kept)))
+            kept[key] = backbone(x)
+        return kept[key]
+
+    return forward

@@ -258,9 +258,10 @@ def check_structure(model: onnx.ModelProto, info: ModelInfo) -> tuple[str, ...]:
     """Check every rule and return their names. Raises StructureError naming the first three findings."""
     try:
         graph = Graph(model, info)
+        # What is no valid ONNX breaks the assumptions of the other rules, on the number of a node's inputs say.
+        findings = list(_checker(graph)) or list(_findings(graph, RULES))
     except (onnx.shape_inference.InferenceError, KeyError, ValueError) as error:
         raise StructureError(f"the graph does not type-check: {str(error).splitlines()[0]}") from error
-    findings = list(_findings(graph, RULES))
     if findings:
         more = f" (and {len(findings) - 3} more)" if len(findings) > 3 else ""
         raise StructureError("the graph is not built as it must be: " + "; ".join(findings[:3]) + more)

@@ -93,8 +93,9 @@ def check_against_truth(case: str, precision: str, values: Values, truth: Truth)
         found, expected = getattr(values, quantity), getattr(truth, quantity)
         if found.shape != expected.shape:
             raise ValidationError(f"case {case!r}: {quantity} is {found.shape}, the reference's is {expected.shape}")
-        if not np.isfinite(found).all():
-            raise ValidationError(f"case {case!r}: {quantity} is not finite")
+        for whose, values_ in (("", found), ("the reference's ", expected)):
+            if not np.isfinite(values_).all():
+                raise ValidationError(f"case {case!r}: {whose}{quantity} is not finite")
         error, limit = np.abs(found.astype(np.float64) - expected), limit_of(expected)
         errors[quantity] = float(error.max())
         at = np.unravel_index(np.argmax(error / limit), error.shape)
