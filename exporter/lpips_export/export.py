@@ -1,6 +1,7 @@
 """The whole story: weights, modules, trace, structure, numbers, publication."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,19 +55,27 @@ def export(
 
     encoder = Encoder(BACKBONES[spec.net], backbone.state, version=spec.version, image_input=spec.input)
     comparator = Comparator(lin.tensors)
-    staged = []
+    start = time.perf_counter()
     with staging(output_dir) as folder:
-        for info in infos:
-            start = time.perf_counter()
-            path = folder / f"{artifact_stem(info)}.onnx"
-            with progress.stage(f"tracing {path.name}"):
-                model = trace(encoder, comparator, info)
-                rules = check_structure(model, info)
-                path.write_bytes(model.SerializeToString(deterministic=True))
-            report = _prove(path, info, backbone, lin, progress)
-            seconds = time.perf_counter() - start
-            staged.append((path, build_manifest(path, info, backbone, lin, rules, report, seconds)))
+        paths = [folder / f"{artifact_stem(info)}.onnx" for info in infos]
+        rules = [_write(path, info, encoder, comparator, progress) for path, info in zip(paths, infos, strict=True)]
+        reports = _prove(paths, infos[0], backbone, lin, progress)
+        seconds = time.perf_counter() - start
+        staged = [
+            (path, build_manifest(path, info, backbone, lin, kept, report, seconds))
+            for path, info, kept, report in zip(paths, infos, rules, reports, strict=True)
+        ]
         return publish(staged, output_dir)
+
+
+def _write(
+    path: Path, info: ModelInfo, encoder: Encoder, comparator: Comparator, progress: Progress
+) -> tuple[str, ...]:
+    with progress.stage(f"tracing {path.name}"):
+        model = trace(encoder, comparator, info)
+        rules = check_structure(model, info)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    return rules
 
 
 def check(
@@ -106,7 +115,8 @@ def check(
                 f"give the file it was made from with {option}"
             )
     rules = check_structure(graph, info)
-    return Proof(path, info, rules, _prove(path, info, *weights, progress))
+    (report,) = _prove([path], info, *weights, progress)
+    return Proof(path, info, rules, report)
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
@@ -139,5 +149,7 @@ def _weights(spec: ExportSpec, progress: Progress) -> tuple[BackboneWeights, Lin
     return load_backbone(spec.net, spec.backbone, allow_unknown=spec.allow_unknown_weights, log=progress.note), lin
 
 
-def _prove(path: Path, info: ModelInfo, backbone: BackboneWeights, lin: LinWeights, progress: Progress) -> Report:
-    return validate(path, lambda state: Reference(info.net, info.version, state, lin), backbone, progress)
+def _prove(
+    paths: Sequence[Path], info: ModelInfo, backbone: BackboneWeights, lin: LinWeights, progress: Progress
+) -> list[Report]:
+    return validate(paths, lambda state: Reference(info.net, info.version, state, lin), backbone, progress)

@@ -6,7 +6,7 @@ that returns 0 for nearly equal images from passing.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -111,36 +111,45 @@ def check_against_truth(case: str, precision: str, values: Values, truth: Truth)
 
 
 def validate(
-    path: Path,
+    paths: Sequence[Path],
     reference_of: Callable[[Mapping], Reference],
     backbone: BackboneWeights,
     progress: Progress | None = None,
-) -> Report:
-    """Run the graph at `path` on every case, on the CPU provider, against the reference.
+) -> list[Report]:
+    """Run the graphs of one export on every case, on the CPU provider, against the reference; a Report for each.
 
     reference_of: backbone state -> Reference, called anew for the doctored copies. Raises ValidationError on the
     first case that is off, naming the quantity, both numbers and the limit.
     """
-    session = Session(path, provider="cpu", kind=None)
-    info = session.info
-    reference = reference_of(backbone.state)
+    sessions = [Session(path, provider="cpu", kind=None) for path in paths]
+    reports = [Report() for _ in paths]
+    info = sessions[0].info
     cases = list(validation_cases(info.min_size, info.input))
-    doctored = _DOCTORED if info.kind != "compare" else {}
-    report = Report()
-    with (progress or Progress()).stage(f"validating {path.name}", len(cases) + len(doctored)) as advance:
+    encoding = [
+        (path, report)
+        for path, session, report in zip(paths, sessions, reports, strict=True)
+        if session.info.kind != "compare"
+    ]
+    doctored = _DOCTORED if encoding else {}
+    title = f"validating {paths[0].name}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    with (progress or Progress()).stage(title, len(cases) + len(doctored)) as advance:
+        reference = reference_of(backbone.state)
         for case in cases:
-            report.cases.append(_run_case(session, case, reference))
+            # Case by case through all graphs, while the reference remembers the taps of its images.
+            for session, report in zip(sessions, reports, strict=True):
+                report.cases.append(_run_case(session, case, reference))
             advance()
         sample = next(case for case in cases if case.name == "photo-like, batch of 3")
         for name, change in doctored.items():
             case = Case(f"{name} backbone", sample.reference, sample.distorted)
             changed = reference_of(_doctor_state(backbone.state, **change))
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder, path.name)
-                onnx.save(_doctor_model(onnx.load(path), **change), copy)
-                report.cases.append(_run_case(Session(copy, provider="cpu", kind=None), case, changed))
+            for path, report in encoding:
+                with tempfile.TemporaryDirectory() as folder:
+                    copy = Path(folder, path.name)
+                    onnx.save(_doctor_model(onnx.load(path), **change), copy)
+                    report.cases.append(_run_case(Session(copy, provider="cpu", kind=None), case, changed))
             advance()
-    return report
+    return reports
 
 
 def as_input(image: np.ndarray, info: ModelInfo) -> np.ndarray:
@@ -205,7 +214,6 @@ def _run_features(session: Session, case: Case, reference: Reference) -> CaseRep
 def _run_compare(session: Session, case: Case, reference: Reference) -> CaseReport:
     """The first reference against every distorted image of the case, so that the broadcast is proven too."""
     info = session.info
-    first = np.broadcast_to(case.reference[:1], case.distorted.shape)
     sides = {"reference": case.reference[:1], "distorted": case.distorted}
     inputs = {
         contract.feature(k, side): feature.astype(np.float32)
@@ -213,7 +221,7 @@ def _run_compare(session: Session, case: Case, reference: Reference) -> CaseRepo
         for k, feature in enumerate(reference.features(_as_image(image, info)))
     }
     values = _results(session, inputs, case.reference.shape[2:])
-    truth = reference(_as_image(first, info), _as_image(case.distorted, info))
+    truth = reference(_as_image(case.reference[:1], info), _as_image(case.distorted, info))
     return check_against_truth(case.name, info.precision, values, truth)
 
 

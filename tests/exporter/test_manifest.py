@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -31,6 +32,7 @@ from lpips_runtime import __version__
 from lpips_runtime.contract import ModelInfo
 from lpips_runtime.errors import DamagedModelError
 from lpips_runtime.models import manifest_path, read_model
+from lpips_runtime.session import Session
 
 Exported = Callable[..., list[Path]]
 
@@ -289,18 +291,16 @@ def test_a_full_disk_leaves_nothing(spec: ExportSpec, tmp_path: Path) -> None:
 def test_one_graph_that_fails_keeps_all_from_being_published(
     spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proved: list[str] = []
+    run_case = validate._run_case
 
-    def prove(path: Path, *rest: object) -> object:
-        proved.append(path.name)
-        if "_compare" in path.name:
+    def fail_on_compare(session: Session, *rest: Any) -> validate.CaseReport:
+        if session.info.kind == "compare":
             raise ValidationError("the last one is off")
-        return validate.Report()
+        return run_case(session, *rest)
 
-    monkeypatch.setattr(export_module, "_prove", prove)
+    monkeypatch.setattr(validate, "_run_case", fail_on_compare)
     with pytest.raises(ValidationError, match="the last one is off"):
         export(ExportSpec(backbone=spec.backbone, allow_unknown_weights=True, split=True), tmp_path)
-    assert len(proved) == 3
     assert listing(tmp_path) == []
 
 

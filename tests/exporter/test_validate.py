@@ -261,9 +261,9 @@ def test_another_eps_is_caught_by_the_faint_copy_and_by_no_case(proven: tuple, t
     assert wrong.read_bytes() != path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validate, "_DOCTORED", {})
-        validate.validate(wrong, reference_of, backbone)
+        validate.validate([wrong], reference_of, backbone)
     with pytest.raises(ValidationError, match="faint backbone"):
-        validate.validate(wrong, reference_of, backbone)
+        validate.validate([wrong], reference_of, backbone)
 
 
 # --- the reference
