@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing, suppress
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +20,12 @@ from typing import TYPE_CHECKING
 from . import pairs as sources
 from ._version import __version__
 from .errors import LpipsError, OutputError, UsageError
-from .output import open_output
+from .models import find_model
+from .output import open_output, reason
 from .pairs import Pair
 from .progress import ProgressBar
+from .providers import MAX_THREADS
+from .providers import parse as parse_provider
 from .results import FORMATS, Result, Summary, format_distance
 
 if TYPE_CHECKING:
@@ -45,29 +51,48 @@ could not be scored. Results go to stdout (or -o), everything else to stderr.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` default to those of the process."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    # Without this, a plain kill would leave a half-drawn bar and no summary of what was done.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(options)
+        with _exit_on_sigterm():
+            return _run(options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of our output has gone; point stdout elsewhere, or the interpreter complains on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has seen enough
         return 128 + 13
-    except LpipsError as error:
+    except Exception as error:  # noqa: BLE001  a command ends with a word and an exit code, whatever happens
         if options.debug:
-            raise
-        _say(f"error: {error}")
-        return error.exit_code
-    except Exception as error:
-        if options.debug:
-            raise
+            _say(traceback.format_exc().rstrip())
+        if isinstance(error, LpipsError):
+            _say(f"error: {error}")
+            return error.exit_code
         words = (str(error).strip() or "no further word").splitlines()[0]
-        _say(f"error: unexpected {type(error).__name__}: {words}\nplease report it with the output of --debug")
+        _say(f"error: unexpected {type(error).__name__}: {words}")
+        if not options.debug:
+            _say("please report it with the output of --debug")
         return 3
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let a plain kill end the run as Ctrl-C does: rows kept, bar taken off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    # Intermixed, for options between the names: parse_args takes no DIST after them. It takes no --, in turn.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = _parser().parse_intermixed_args(arguments[:end])
+    if rest := arguments[end + 1 :]:
+        names = [options.reference, *options.distorted, *rest] if options.reference is not None else rest
+        options.reference, options.distorted = names[0], names[1:]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,8 +132,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 or more")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 to {MAX_THREADS}")
     return int(text)
 
 
@@ -123,11 +148,34 @@ def _limit(text: str) -> float:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    # A closed or full stderr costs its reader the words, not the results; print(file=None) would write to stdout.
+    if sys.stderr is None:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        # What it still buffers goes nowhere: it would fail again when the interpreter exits, with code 120.
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
+
+
+def _one_line(text: str) -> str:
+    return text.translate(_ESCAPES)
+
+
+# Control characters and line ends, which file names may hold and a terminal would obey.
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
 def _run(options: argparse.Namespace) -> int:
     _check_options(options)
+    model = find_model(options.model)
+    _check_targets(options, model)
+    pairs, total, single = ((), None, False) if options.info else _pairs(options)
+    if options.heatmap is not None and not options.info:
+        from . import drawing
+
+        drawing.check_target(options.heatmap, single)
     background = None
     if options.background is not None:
         from .images import parse_color
@@ -136,13 +184,12 @@ def _run(options: argparse.Namespace) -> int:
     from .scorer import Scorer
 
     def opened() -> Scorer:
-        return Scorer(options.model, provider=options.provider, threads=options.threads, background=background)
+        return Scorer(model, provider=options.provider, threads=options.threads, background=background)
 
     if options.info:
         with opened() as scorer:
-            _print_info(scorer, options.format)
+            _write_info(scorer, options)
         return 0
-    pairs, total, single = _pairs(options)
     with opened() as scorer:
         if peculiar := scorer.info.peculiarities:
             _say(f"note: {scorer.path.name} is not plain LPIPS v0.1: {', '.join(peculiar)}")
@@ -150,6 +197,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check_options(options: argparse.Namespace) -> None:
+    parse_provider(options.provider)
     given = [
         name
         for name, value in (
@@ -170,14 +218,22 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UsageError(f"give REF DIST, --pairs FILE.csv or --all-pairs DIR, {what}; see lpips-score --help")
     if options.reference is not None and not options.distorted:
         raise UsageError(f"{options.reference}: nothing to compare it with; give REF DIST [DIST ...]")
-    inputs = [options.reference, *options.distorted, options.pairs, options.model]
+
+
+def _check_targets(options: argparse.Namespace, model: Path) -> None:
+    inputs = [options.reference, *options.distorted, options.pairs, model]
     for option, target in (("-o", options.output), ("--heatmap", options.heatmap)):
         if target is not None and any(_same_file(target, other) for other in inputs if other is not None):
             raise UsageError(f"{option} {target}: is one of the inputs, and would be overwritten")
+    if options.output is not None and options.output.lower().endswith(sources.SUFFIXES):
+        raise UsageError(f"-o {options.output}: is named like an image; results are text, --heatmap draws")
 
 
-def _same_file(one: str, other: str) -> bool:
-    return Path(one).is_file() and Path(other).is_file() and Path(one).samefile(other)
+def _same_file(one: str, other: str | Path) -> bool:
+    try:
+        return Path(one).is_file() and Path(other).is_file() and Path(one).samefile(other)
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
 
 
 def _pairs(options: argparse.Namespace) -> tuple[Iterable[Pair], int | None, bool]:
@@ -189,9 +245,8 @@ def _pairs(options: argparse.Namespace) -> tuple[Iterable[Pair], int | None, boo
     if options.pairs is not None:
         return sources.csv_pairs(options.pairs), None, False
     if options.all_pairs is not None:
-        found = sources.all_pairs(options.all_pairs, note)
-        return found, None, False
-    folders = [Path(name).is_dir() for name in (options.reference, *options.distorted)]
+        return *_counted(sources.all_pairs(options.all_pairs, note)), False
+    folders = [os.path.isdir(name) for name in (options.reference, *options.distorted)]  # noqa: PTH112
     if not any(folders):
         return (
             sources.file_pairs(options.reference, options.distorted),
@@ -207,26 +262,49 @@ def _pairs(options: argparse.Namespace) -> tuple[Iterable[Pair], int | None, boo
     return found, len(found), False
 
 
+def _counted(found: Iterator[Pair]) -> tuple[Iterator[Pair], int]:
+    """All pairs of n images and how many those are: the first image comes first, with each of the n - 1 others."""
+    head: list[Pair] = []
+    others = 0
+    for pair in found:
+        head.append(pair)
+        if pair.reference != head[0].reference:
+            break
+        others += 1
+    return itertools.chain(head, found), others * (others + 1) // 2
+
+
 def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: bool, options: argparse.Namespace) -> int:
     summary, notes, bar = Summary(), _Notes(), ProgressBar(total if not single else None)
+    rows_on_screen = options.output is None and sys.stdout is not None and sys.stdout.isatty()
     form = FORMATS[options.format]
     above = 0
+    draw = None
+    if options.heatmap is not None:
+        from . import drawing
+
+        target = Path(options.heatmap)
+        # The folder that the distorted images lie in, where there is one: below it names are kept as they are.
+        base = options.all_pairs or (options.distorted or [""])[0]
+        draw = drawing.to_file(scorer.info, target) if single else drawing.to_folder(scorer.info, target, Path(base))
+        pairs = pairs if single else drawing.outside(pairs, target)
     with ExitStack() as stack:
         stream = stack.enter_context(open_output(options.output, atomic=form.atomic))
         writer = form(stream, layers=options.layers, provenance=scorer.provenance, single=single)
-        draw = _heatmaps(scorer, single, options) if options.heatmap is not None else None
         results = stack.enter_context(closing(scorer.stream(pairs, maps=draw is not None)))
         try:
             for result in results:
                 summary.add(result)
                 notes.add(result)
+                if result.distance is None or rows_on_screen:
+                    bar.clear()
                 writer.write(result)
                 bar.advance()
                 if result.distance is None:
                     bar.clear()
-                    _say(f"error: {_failure(result)}")
+                    _say(_one_line(f"error: {result.reference}, {result.distorted}: {result.error}"))
                     continue
-                above += options.fail_above is not None and result.distance > options.fail_above
+                above += _is_above(result.distance, options.fail_above)
                 if draw is not None:
                     draw(result)
         except BaseException as error:
@@ -234,7 +312,7 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
             bar.clear()
             with suppress(OutputError, BrokenPipeError):
                 writer.finish(summary, complete=False)
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt | SystemExit):
                 _say(f"interrupted after {summary.count} pair{'s' * (summary.count != 1)}")
             raise
         bar.clear()
@@ -246,17 +324,20 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
         worst = summary.worst
         assert worst is not None
         assert worst.distance is not None
-        which = "" if single else f" of {summary.count}: worst is {worst.reference}, {worst.distorted}"
-        _say(f"above {options.fail_above:g}: {above}{which} with {format_distance(worst.distance)}")
+        found = format_distance(worst.distance)
+        if not single:
+            found = _one_line(
+                f"{above} of {summary.count} pairs, the worst {found} for {worst.reference}, {worst.distorted}"
+            )
+        _say(f"above {options.fail_above:.9g}: {found}")
     if summary.failed:
         return 3
     return 1 if above else 0
 
 
-def _failure(result: Result) -> str:
-    error = result.error or ""
-    named = result.reference in error or result.distorted in error
-    return error if named else f"{result.reference}, {result.distorted}: {error}"
+def _is_above(distance: float, limit: float | None) -> bool:
+    # As it is printed: the float32 behind 0.1 is larger than the float64, and a limit may be a number of ours.
+    return limit is not None and float(format_distance(distance)) > limit
 
 
 def _summary_line(summary: Summary) -> str:
@@ -267,46 +348,6 @@ def _summary_line(summary: Summary) -> str:
     return f"mean {summary.mean:.6g}, median {summary.median:.6g} over {scored} pair{'s' * (scored != 1)}{failed}"
 
 
-def _heatmaps(scorer: Scorer, single: bool, options: argparse.Namespace) -> Callable[[Result], None]:
-    """What draws the heatmap of a result: to --heatmap for a single pair, else into that folder."""
-    from .heatmap import render, save_heatmap
-
-    info, target = scorer.info, Path(options.heatmap)
-    # The folder that the distorted images lie in, where there is one: below it names are kept as they are.
-    base = Path(options.all_pairs or (options.distorted or [""])[0])
-    taken: set[Path] = set()
-    if not single:
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be a folder of heatmaps: {error.strerror}") from error
-
-    def draw(result: Result) -> None:
-        assert result.detail is not None
-        assert result.pixels is not None
-        assert result.distance is not None
-        title = f"LPIPS {info.net} v{info.version}: {result.distance:.4f}"
-        path = target if single else _heatmap_path(target, result, base, taken)
-        save_heatmap(path, render(result.detail.map[0], result.pixels, title=title))
-
-    return draw
-
-
-def _heatmap_path(folder: Path, result: Result, base: Path, taken: set[Path]) -> Path:
-    """A file of its own for each result, in `folder` and after the names of its images."""
-    distorted, stem = Path(result.distorted), Path(result.reference).stem
-    below = distorted.relative_to(base).parent if distorted != base and distorted.is_relative_to(base) else Path()
-    if ".." in below.parts or below.is_absolute():
-        below = Path()
-    name = stem if distorted.stem == stem else f"{stem}__{distorted.stem}"
-    path, number = folder / below / f"{name}.png", 2
-    while path in taken:
-        path, number = path.with_name(f"{name}-{number}.png"), number + 1
-    taken.add(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 class _Notes:
     """Remarks on images, each kind said once, with how many results it holds for."""
 
@@ -315,21 +356,29 @@ class _Notes:
 
     def add(self, result: Result) -> None:
         for note in dict.fromkeys(result.notes):
-            text, first, count = self._found.get(note.kind, (note.text, result.distorted, 0))
+            names = f"{result.reference}, {result.distorted}"
+            text, first, count = self._found.get(note.kind, (note.text, names, 0))
             self._found[note.kind] = (text, first, count + 1)
 
     def say(self) -> None:
         for text, first, count in self._found.values():
             more = f" and {count - 1} other pair{'s' * (count != 2)}" if count > 1 else ""
-            _say(f"note: {first}{more}: {text}")
+            _say(_one_line(f"note: {first}{more}: {text}"))
 
 
-def _print_info(scorer: Scorer, form: str) -> None:
+def _write_info(scorer: Scorer, options: argparse.Namespace) -> None:
     info = {**scorer.provenance["model"], **asdict(scorer.info)}
     described = {"model": {**info, "path": str(scorer.path)}, "runtime": scorer.provenance["runtime"]}
-    if form == "json":
-        print(json.dumps(described, indent=2))  # noqa: T201
-        return
-    for part, values in described.items():
-        for key, value in values.items():
-            print(f"{part}.{key}: {value}")  # noqa: T201
+    if options.format == "json":
+        text = json.dumps(described, indent=2)
+    else:
+        text = "\n".join(
+            _one_line(f"{part}.{key}: {value}") for part, values in described.items() for key, value in values.items()
+        )
+    with open_output(options.output, atomic=True) as stream:
+        try:
+            stream.write(f"{text}\n")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{options.output or 'standard output'}: cannot be written: {reason(error)}") from error

@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import re
+import stat
 from pathlib import Path
 
-from .errors import DamagedModelError, ModelNotFoundError
+from .errors import DamagedModelError, ForeignModelError, ModelNotFoundError
 
 __all__ = ["DEFAULT_MODEL", "MODEL_VARIABLE", "find_model", "manifest_path", "read_model"]
 
 DEFAULT_MODEL = Path("artifacts/lpips_alex_fp32.onnx")
 MODEL_VARIABLE = "LPIPS_MODEL"
+
+# What a protobuf message can hold; a larger (say, sparse) file is not read into memory to find out.
+_MOST_BYTES = 2**31
 
 _NAME = re.compile(r"(alex|vgg|squeeze)(?:-(fp32|fp16|int8))?")
 
@@ -31,16 +35,22 @@ def find_model(model: str | os.PathLike[str] | None = None) -> Path:
             DEFAULT_MODEL,
             "export it with lpips-export, or name a model with -m or $LPIPS_MODEL",
         )
-    elif (match := _NAME.fullmatch(str(model))) and not Path(model).exists():
+    elif (match := _NAME.fullmatch(str(model))) and not Path(model).is_file():
         net, precision = match[1], match[2] or "fp32"
         path = DEFAULT_MODEL.parent / f"lpips_{net}_{precision}.onnx"
         next_step = f"export it with: lpips-export --net {net}" + f" --precision {precision}" * (precision != "fp32")
     else:
         path, next_step = Path(model), "give the path of an .onnx file of lpips-export"
-    if path.is_dir():
-        raise ModelNotFoundError(f"{path}{origin}: is a folder, a model is needed; {next_step}")
-    if not path.is_file():
-        raise ModelNotFoundError(f"{path}{origin}: no such model; {next_step}")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path}{origin}: no such model; {next_step}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        words = getattr(error, "strerror", None) or error
+        raise ModelNotFoundError(f"{path}{origin}: cannot be opened: {words}; {next_step}") from error
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
+        raise ModelNotFoundError(f"{path}{origin}: is a {kind}, a model is needed; {next_step}")
     return path
 
 
@@ -52,9 +62,12 @@ def manifest_path(model: Path) -> Path:
 def read_model(path: Path) -> tuple[bytes, str]:
     """The bytes of a model and their sha256, checked against the manifest where one lies beside it.
 
-    Raises ModelNotFoundError if it cannot be read, DamagedModelError if the manifest is of another file.
+    Raises ModelNotFoundError if it cannot be read, ForeignModelError if it is larger than ONNX files can be,
+    DamagedModelError if the manifest is of another file.
     """
     try:
+        if path.stat().st_size >= _MOST_BYTES:
+            raise ForeignModelError(f"{path}: is no model of lpips-export, those are far below 2 GB")
         data = path.read_bytes()
     except OSError as error:
         raise ModelNotFoundError(f"{path}: cannot be read: {error.strerror}") from error
@@ -63,8 +76,12 @@ def read_model(path: Path) -> tuple[bytes, str]:
     if manifest.exists():
         try:
             expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedModelError(f"{manifest}: is no manifest: {error!r}; export the model again") from error
+        except OSError as error:
+            raise DamagedModelError(f"{manifest}: cannot be read: {error.strerror}; export the model again") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedModelError(
+                f"{manifest}: is no manifest (JSON with the sha256 of {path.name}); export the model again"
+            ) from error
         if expected != sha256:
             raise DamagedModelError(
                 f"{path}: sha256 {sha256[:16]}… is not the {str(expected)[:16]}… of {manifest.name}; "

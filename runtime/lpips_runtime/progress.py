@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
@@ -20,22 +21,25 @@ class ProgressBar:
         self._start = time.monotonic()
         self._drawn = self._start + 0.5 - _INTERVAL
         self._visible = False
-        self._enabled = sys.stderr.isatty()
+        self._enabled = sys.stderr is not None and sys.stderr.isatty()
 
     def advance(self) -> None:
         self._count += 1
         now = time.monotonic()
         if self._enabled and now - self._drawn >= _INTERVAL:
             self._drawn, self._visible = now, True
-            sys.stderr.write("\r\x1b[K" + self._line(now - self._start))
+            # A line that wraps could not be taken back.
+            columns = shutil.get_terminal_size().columns
+            sys.stderr.write("\r\x1b[K" + self._line(now - self._start)[: columns - 1])
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Take the bar off the screen; the next advance may draw it again."""
+        """Take the bar off the screen; the next advance draws it again."""
         if self._visible:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._visible = False
+            self._drawn = self._start
 
     def _line(self, seconds: float) -> str:
         rate = self._count / seconds

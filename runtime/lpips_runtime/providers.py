@@ -9,7 +9,11 @@ from typing import Any
 
 from .errors import ProviderError, UsageError
 
-__all__ = ["PROVIDERS", "Provider", "choose", "onnxruntime"]
+__all__ = ["MAX_THREADS", "PROVIDERS", "Provider", "choose", "onnxruntime", "parse"]
+
+
+# ONNX Runtime's threads spin: with thousands of them a session never gets to work.
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,33 @@ def onnxruntime() -> Any:
     return ort
 
 
+def parse(name: str) -> tuple[str, int]:
+    """The label and device number in `auto`, `cpu`, `cuda` or `cuda:1`. Raises UsageError for anything else."""
+    label, colon, number = name.partition(":")
+    if label != "auto" and label not in PROVIDERS:
+        raise UsageError(f"provider {name!r} is unknown; choose from auto, {', '.join(sorted(PROVIDERS))}")
+    if colon and not (number.isdecimal() and len(number) <= 3):
+        raise UsageError(f"provider {name!r}: the device after the colon is a number, as in cuda:1")
+    if colon and label == "auto":
+        raise UsageError(f"provider {name!r}: a device belongs to a provider; name it, as in cuda:{number}")
+    if label == "cpu" and int(number or 0):
+        raise UsageError(f"provider {name!r}: the CPU has no device {number}")
+    return label, int(number or 0)
+
+
 def choose(name: str) -> tuple[Provider, int]:
     """The provider and device number that `name` asks for: `auto`, `cpu`, `cuda` or `cuda:1`.
 
     Raises UsageError for an unknown name or device, ProviderError for a provider that is not installed.
     """
-    label, colon, number = name.partition(":")
-    if colon and not number.isdecimal():
-        raise UsageError(f"provider {name!r}: the device after the colon is a number, as in cuda:1")
-    device = int(number or 0)
+    label, device = parse(name)
     available = onnxruntime().get_available_providers()
     if label == "auto":
         return next(row for row in PROVIDERS.values() if row.ort_name in available), device
-    if label not in PROVIDERS:
-        raise UsageError(f"provider {name!r} is unknown; choose from auto, {', '.join(sorted(PROVIDERS))}")
     provider = PROVIDERS[label]
     if provider.ort_name not in available:
         raise ProviderError(
             f"provider {label!r} is not in the installed ONNX Runtime {onnxruntime().__version__}; "
             f"uninstall it and pip install 'lpips-runtime[{provider.extra}]'"
         )
-    if colon and label == "cpu" and device:
-        raise UsageError(f"provider {name!r}: the CPU has no device {device}")
     return provider, device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ __all__ = ["Detail", "ImageLike", "Scorer"]
 ImageLike = str | os.PathLike[str] | np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detail:
     """All that one run says of a batch of pairs.
 
@@ -173,6 +173,7 @@ class Scorer:
         """
         from .stream import score_stream
 
+        _ = self._open  # a closed one says so here, not in every result
         return score_stream(self, pairs, background=self._background, maps=maps)
 
     def run(self, reference: Batch, distorted: Batch, *, depths: bool = True) -> Detail:
@@ -187,8 +188,8 @@ class Scorer:
             contract.DISTORTED: to_tensor(distorted, session.info.input),
         }
         distance, layers, *maps = session.run(tensors, names)
-        if not np.isfinite(distance).all():
-            raise DamagedModelError(f"{self._path}: gives {distance}, which no intact model does; export it again")
+        if fault := _fault(reference.count, session.depths, distance, layers, maps):
+            raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
         return Detail(distance, layers, tuple(maps), reference.height, reference.width)
 
     def _load_pair(
@@ -198,6 +199,19 @@ class Scorer:
             self.load(reference, "reference", value_range=value_range),
             self.load(distorted, "distorted", value_range=value_range),
         )
+
+
+def _fault(count: int, depths: int, distance: np.ndarray, layers: np.ndarray, maps: Sequence[np.ndarray]) -> str | None:
+    """What is wrong with a run's outputs; None for those of an intact model."""
+    if distance.shape != (count,) or layers.shape != (count, depths):
+        return f"distances of shape {list(distance.shape)}, layers of shape {list(layers.shape)} for {count} pairs"
+    if any(len(depth) != count for depth in maps):
+        return f"maps of {', '.join(str(len(depth)) for depth in maps)} images for {count} pairs"
+    if not all(np.isfinite(part).all() for part in (distance, layers, *maps)):
+        return "values that are not finite"
+    if distance.min() < 0:
+        return f"a distance of {distance.min()}"
+    return None
 
 
 def _reopen(path: Path, arguments: dict) -> Scorer:

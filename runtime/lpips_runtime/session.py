@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +13,29 @@ from . import contract
 from .contract import ModelInfo
 from .errors import DamagedModelError, ForeignModelError, LpipsError, ProviderError, UsageError
 from .models import read_model
-from .providers import choose, onnxruntime
+from .providers import MAX_THREADS, choose, onnxruntime
 
 __all__ = ["Session"]
 
 _TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+
+# Depths and smallest side of each net. Metadata that allowed smaller images would let ONNX Runtime die of them.
+_NETS = {"alex": (5, 31), "squeeze": (7, 17), "vgg": (5, 16)}
+
+# Names of ONNX Runtime's exceptions that speak of the file, whatever the provider.
+_OF_THE_FILE = frozenset(("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument", "UnicodeDecodeError"))
+
+_NOISE = (
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"Exception during initialization: |Non-zero status code returned while "),
+    # "/onnxruntime_src/.../graph.cc:1587 void onnxruntime::Graph::Call(const std::string&) (condition) was false. "
+    # or "concatbase.h:12 PrepareForComputeImpl "
+    re.compile(
+        r"\S+\.(?:cc|cpp|h|cu):\d+ "
+        r"(?:[^()]*?::~?\w+\([^()]*\)(?: const)? |[A-Z]\w*[a-z][A-Z]\w* )?"
+        r"(?:\S.*? was false\. )?"
+    ),
+)
 
 
 class Session:
@@ -40,8 +59,8 @@ class Session:
         threads: int | None = None,
         kind: str | None = "pair",
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}, it must be 1 or more")
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise UsageError(f"threads is {threads}, it must be 1 to {MAX_THREADS}")
         self.path = Path(path)
         data, self.sha256 = read_model(self.path)
         row, self.device = choose(provider)
@@ -54,34 +73,43 @@ class Session:
             options.intra_op_num_threads = threads
         providers = [(row.ort_name, dict(row.options(self.device)))]
         try:
-            self._session = ort.InferenceSession(data, sess_options=options, providers=providers)
+            # Its fallback prints to stdout, and would go on with the CPU provider when another one fails in a run.
+            self._session = ort.InferenceSession(data, sess_options=options, providers=providers, enable_fallback=0)
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self._inputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_inputs()}
+            self._outputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_outputs()}
         except Exception as error:
             raise self._open_error(error, row.name) from error
-        # ONNX Runtime falls back to the CPU provider in silence.
+        # A provider whose libraries are missing is left out in silence all the same.
         actual = self._session.get_providers()
         if actual[0] != row.ort_name:
             raise ProviderError(
                 f"provider {row.name!r} did not start, ONNX Runtime fell back to {actual[0]}; "
                 "check its libraries and driver, or ask for --provider cpu"
             )
-        self.info = ModelInfo.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
+        self.info = ModelInfo.from_metadata(metadata, self.path)
         if kind is not None and self.info.kind != kind:
             raise UsageError(
                 f"{self.path}: is the {self.info.kind!r} graph of a split export, the {kind!r} graph is needed here"
             )
-        outputs = {output.name for output in self._session.get_outputs()}
-        self.depths = sum(name.startswith(("depth_", "feature_")) for name in outputs)
+        self.depths = sum(name.startswith(("depth_", "feature_")) for name in self._outputs)
         self._check_contract()
 
     def _open_error(self, error: Exception, provider: str) -> LpipsError:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument"):
-            return ForeignModelError(f"{self.path}: not an ONNX model, or a damaged one: {words}")
-        return ProviderError(f"{self.path}: provider {provider!r} cannot open it: {words}")
+        # With the CPU provider, which opens every intact graph, it is the file; with others it may be their set-up.
+        if provider == "cpu" or type(error).__name__ in _OF_THE_FILE:
+            return ForeignModelError(f"{self.path}: not an ONNX model, or a damaged one ({_words(error)})")
+        return ProviderError(f"{self.path}: provider {provider!r} cannot open it: {_words(error)}")
 
     def _check_contract(self) -> None:
+        depths, smallest = _NETS[self.info.net]
+        if self.info.min_size < smallest:
+            raise DamagedModelError(
+                f"{self.path}: metadata promises images of {self.info.min_size} pixels, {self.info.net} needs at "
+                f"least {smallest}; export the model again"
+            )
         image = _TENSOR_TYPES[self.info.input], 4
-        depths = range(self.depths)
+        depths = range(depths)
         results = {contract.DISTANCE: 1, contract.LAYERS: 2, **{contract.depth(k): 3 for k in depths}}
         features = {
             side: {contract.feature(k, side): 4 for k in depths} for side in ("feature", "reference", "distorted")
@@ -94,13 +122,11 @@ class Session:
                 results,
             ),
         }[self.info.kind]
-        inputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_inputs()}
-        outputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_outputs()}
         promised = {name: ("tensor(float)", rank) for name, rank in expected_outputs.items()}
-        if self.depths == 0 or inputs != expected_inputs or outputs != promised:
+        if self._inputs != expected_inputs or self._outputs != promised:
             raise DamagedModelError(
                 f"{self.path}: its tensors are not those that its metadata promises "
-                f"({self.info.kind}, {self.info.input}); export the model again"
+                f"({self.info.net}, {self.info.kind}, {self.info.input}); export the model again"
             )
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
@@ -111,6 +137,12 @@ class Session:
         try:
             return self._session.run(list(outputs), dict(inputs))
         except Exception as error:
-            raise ProviderError(
-                f"{self.path}: provider {self.provider!r} failed: {str(error).splitlines()[0]}"
-            ) from error
+            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """What ONNX Runtime says, without its codes, C++ signatures and source paths, at most some 200 characters."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    for noise in _NOISE:
+        words = noise.sub("", words)
+    return words if len(words) <= 200 else f"{words[:200]}..."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from .arrays import as_batch
-from .errors import LpipsError
+from .errors import LpipsError, UsageError
 from .images import Image, load_image
 from .pairs import Pair
 from .results import Result
@@ -62,7 +62,7 @@ def score_stream(
                     pair = _as_pair(next(source))
                 except StopIteration:
                     exhausted = True
-                except LpipsError as error:
+                except Exception as error:  # noqa: BLE001  whatever the caller's own iterator raises
                     broken, exhausted = error, True
                 else:
                     sides = (pair.reference_path, pair.distorted_path) if pair.error is None else ()
@@ -78,19 +78,26 @@ def score_stream(
 def _as_pair(pair: Pair | tuple[_AnyPath, _AnyPath]) -> Pair:
     if isinstance(pair, Pair):
         return pair
-    reference, distorted = pair
-    return Pair(os.fspath(reference), os.fspath(distorted), Path(reference), Path(distorted))
+    try:
+        reference, distorted = pair
+        return Pair(os.fspath(reference), os.fspath(distorted), Path(reference), Path(distorted))
+    except (TypeError, ValueError):
+        raise UsageError(f"{str(pair)[:100]} is no pair; give a Pair, or the paths of two image files") from None
 
 
 def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: bool) -> Result:
     if pair.error is not None:
         return Result(pair.reference, pair.distorted, None, pair.error)
+    for future in decoding:
+        # Not raised: pairs that share an image share its exception, whose traceback would grow with each of them.
+        if (error := future.exception()) is not None:
+            return _failed(pair, error)
+    images = [future.result() for future in decoding]
     try:
-        images = [future.result() for future in decoding]
         batches = [as_batch(image.pixels, name) for image, name in zip(images, ("reference", "distorted"), strict=True)]
         detail = scorer.run(*batches, depths=maps)
     except (LpipsError, MemoryError) as error:
-        return Result(pair.reference, pair.distorted, None, _words(error))
+        return _failed(pair, error)
     return Result(
         pair.reference,
         pair.distorted,
@@ -102,5 +109,8 @@ def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: 
     )
 
 
-def _words(error: Exception) -> str:
-    return str(error) or "not enough memory"
+def _failed(pair: Pair, error: BaseException) -> Result:
+    """The pair's failure as its Result. A wrong call, and what nobody foresaw, fails the whole stream instead."""
+    if isinstance(error, UsageError) or not isinstance(error, (LpipsError, MemoryError)):
+        raise error
+    return Result(pair.reference, pair.distorted, None, str(error) or "not enough memory")
