@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import signal
 import sys
@@ -18,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pairs as sources
-from ._version import __version__
+from .arguments import check_options, check_targets, parse
 from .errors import LpipsError, OutputError, UsageError
 from .models import find_model
 from .output import open_output, reason
 from .pairs import Pair
 from .progress import ProgressBar
-from .providers import MAX_THREADS
-from .providers import parse as parse_provider
 from .results import FORMATS, Result, Summary, format_distance
 
 if TYPE_CHECKING:
@@ -33,25 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_DESCRIPTION = "Score images with LPIPS: 0 for equal images, larger the more they differ to a person."
-
-_EPILOG = """\
-examples:
-  lpips-score a.png b.png                        one pair: prints the bare number
-  lpips-score a.png b1.png b2.png b3.png         one reference against many
-  lpips-score originals/ decoded/ --format csv   two folders, matched by name
-  lpips-score --pairs pairs.csv -o scores.jsonl --format jsonl
-  lpips-score --all-pairs frames/                every image against every other
-  lpips-score a.png b.png --fail-above 0.1       exit code 1 if the distance is above 0.1
-
-exit codes: 0 fine; 1 a distance is above --fail-above; 2 the call was wrong; 3 a file could not be read or a pair
-could not be scored. Results go to stdout (or -o), everything else to stderr.
-"""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` default to those of the process."""
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         with _exit_on_sigterm():
             return _run(options)
@@ -85,68 +67,6 @@ def _exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    # Intermixed, for options between the names: parse_args takes no DIST after them. It takes no --, in turn.
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    options = _parser().parse_intermixed_args(arguments[:end])
-    if rest := arguments[end + 1 :]:
-        names = [options.reference, *options.distorted, *rest] if options.reference is not None else rest
-        options.reference, options.distorted = names[0], names[1:]
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lpips-score",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("reference", nargs="?", metavar="REF", help="reference image, or folder of them")
-    parser.add_argument("distorted", nargs="*", metavar="DIST", help="distorted image or images, or folder of them")
-    what = parser.add_argument_group("what to score")
-    what.add_argument("--pairs", metavar="FILE.csv", help="table with columns reference,distorted; - for stdin")
-    what.add_argument("--all-pairs", metavar="DIR", help="every pair of the images in a folder")
-    what.add_argument("--background", metavar="COLOR", help="what lies under transparent pixels, e.g. white or #808080")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="an .onnx file of lpips-export, or a name such as alex "
-        "(default: $LPIPS_MODEL, then artifacts/lpips_alex_fp32.onnx)",
-    )
-    model.add_argument("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    model.add_argument("--threads", type=_count, metavar="N", help="threads of ONNX Runtime (default: its own choice)")
-    model.add_argument("--info", action="store_true", help="say what the model is, and exit")
-    output = parser.add_argument_group("output")
-    output.add_argument("--format", choices=list(FORMATS), default="text", help="default: text")
-    output.add_argument("-o", "--output", metavar="FILE", help="write results there instead of stdout")
-    output.add_argument("--layers", action="store_true", help="add each depth's share of the distance")
-    output.add_argument("--heatmap", metavar="PATH", help="draw where they differ: a file for one pair, else a folder")
-    output.add_argument("--fail-above", type=_limit, metavar="X", help="exit with 1 if any distance is above X")
-    output.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("--version", action="version", version=f"lpips-score {__version__}")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 to {MAX_THREADS}")
-    return int(text)
-
-
-def _limit(text: str) -> float:
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = math.nan
-    if not limit >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no distance; give a number of 0 or more")
-    return limit
-
-
 def _say(text: str) -> None:
     # A closed or full stderr costs its reader the words, not the results; print(file=None) would write to stdout.
     if sys.stderr is None:
@@ -168,9 +88,9 @@ _ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 16
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check_options(options)
+    check_options(options)
     model = find_model(options.model)
-    _check_targets(options, model)
+    check_targets(options, model)
     pairs, total, single = ((), None, False) if options.info else _pairs(options)
     if options.heatmap is not None and not options.info:
         from . import drawing
@@ -194,46 +114,6 @@ def _run(options: argparse.Namespace) -> int:
         if peculiar := scorer.info.peculiarities:
             _say(f"note: {scorer.path.name} is not plain LPIPS v0.1: {', '.join(peculiar)}")
         return _score(scorer, pairs, total, single, options)
-
-
-def _check_options(options: argparse.Namespace) -> None:
-    parse_provider(options.provider)
-    given = [
-        name
-        for name, value in (
-            ("REF DIST", options.reference),
-            ("--pairs", options.pairs),
-            ("--all-pairs", options.all_pairs),
-        )
-        if value is not None
-    ]
-    if options.info:
-        if given:
-            raise UsageError(f"--info scores nothing; leave out {given[0]}")
-        if options.format not in ("text", "json"):
-            raise UsageError("--info prints text or json")
-        return
-    if len(given) != 1:
-        what = f"not {' and '.join(given)} together" if given else "and nothing was given"
-        raise UsageError(f"give REF DIST, --pairs FILE.csv or --all-pairs DIR, {what}; see lpips-score --help")
-    if options.reference is not None and not options.distorted:
-        raise UsageError(f"{options.reference}: nothing to compare it with; give REF DIST [DIST ...]")
-
-
-def _check_targets(options: argparse.Namespace, model: Path) -> None:
-    inputs = [options.reference, *options.distorted, options.pairs, model]
-    for option, target in (("-o", options.output), ("--heatmap", options.heatmap)):
-        if target is not None and any(_same_file(target, other) for other in inputs if other is not None):
-            raise UsageError(f"{option} {target}: is one of the inputs, and would be overwritten")
-    if options.output is not None and options.output.lower().endswith(sources.SUFFIXES):
-        raise UsageError(f"-o {options.output}: is named like an image; results are text, --heatmap draws")
-
-
-def _same_file(one: str, other: str | Path) -> bool:
-    try:
-        return Path(one).is_file() and Path(other).is_file() and Path(one).samefile(other)
-    except OSError:  # a name that is too long, a folder that may not be read
-        return False
 
 
 def _pairs(options: argparse.Namespace) -> tuple[Iterable[Pair], int | None, bool]:

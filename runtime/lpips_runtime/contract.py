@@ -105,7 +105,7 @@ class ModelInfo:
         found = metadata[METADATA_PREFIX + "format"]
         if found != FORMAT:
             raise ForeignModelError(
-                f"{path}: written for contract version {found}, this lpips-runtime reads version {FORMAT}; "
+                f"{path}: written for contract version {found!r}, this lpips-runtime reads version {FORMAT}; "
                 "upgrade lpips-runtime or export the model again"
             )
         values: dict[str, str] = {}
@@ -120,7 +120,7 @@ class ModelInfo:
         try:
             numbers = {name: int(values[name]) for name in ("min_size", "stride", "halo")}
             eps = float(values["eps"])
-            if not (eps > 0 and all(number > 0 for number in numbers.values())):
+            if not (0 < eps < 1 and all(number > 0 for number in numbers.values())):
                 raise ValueError(f"not positive: {numbers}, eps {eps}")
         except ValueError as error:
             raise DamagedModelError(f"{path}: metadata holds no valid number: {error}") from error

@@ -130,7 +130,7 @@ def test_a_model_that_refers_to_other_files_is_refused(file: Callable[[bytes], P
 def test_a_newer_contract_says_what_to_upgrade(models: Models, tmp_path: Path) -> None:
     error = refusal(relabelled(models("squeeze_baseline"), tmp_path / "m.onnx", format="2"))
     assert type(error) is ForeignModelError
-    assert "contract version 2, this lpips-runtime reads version 1; upgrade lpips-runtime" in str(error)
+    assert "contract version '2', this lpips-runtime reads version 1; upgrade lpips-runtime" in str(error)
 
 
 @pytest.mark.parametrize("key", [key for key in ModelInfo.__dataclass_fields__ if key != "format"])
