@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ def pytest_report_header() -> str:
         versions.append(f"torch {torch.__version__}")
     shared = [name for name in ("LPIPS_TEST_WEIGHTS_DIR", "LPIPS_TEST_GOLDEN_DIR") if name in os.environ]
     return f"{', '.join(versions)}; set: {', '.join(shared) or 'no test variable'}"
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with Ctrl-C ignored, and so would every process that the tests interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
