@@ -1,6 +1,16 @@
 """What the tests of the runtime share."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_files
 import pytest
+from score_command import Models, Run, save
+
+from lpips_runtime import Scorer
+from lpips_runtime.cli import main
+from lpips_runtime.results import format_distance
 
 
 @pytest.fixture
@@ -11,3 +21,48 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def plain_model(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random AlexNet, but under the name of torchvision's, so that nothing is said of it."""
+    return onnx_files.plain(models("alex"), tmp_path_factory.mktemp("plain") / "plain.onnx")
+
+
+@pytest.fixture(scope="session")
+def quick_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squared differences, for tests with many pairs."""
+    path = tmp_path_factory.mktemp("quick") / "quick.onnx"
+    path.write_bytes(onnx_files.squared_difference())
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_model: Path) -> Path:
+    """An empty current folder but for a.png, b.png and c.png; the model comes from the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LPIPS_MODEL", str(plain_model))
+    for seed, name in enumerate("abc"):
+        save(f"{name}.png", seed)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process: arguments -> exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code: Any = main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def distance(here: Path, plain_model: Path) -> Callable[[str, str], str]:
+    """The number that the library gives for two files, as it is printed."""
+    return lambda a, b: format_distance(float(Scorer(plain_model).score(a, b)))

@@ -1,0 +1,40 @@
+"""What the tests of the exporter share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from export_command import Backbones, Call, Exported
+
+from lpips_export import validate
+from lpips_runtime.models import manifest_path
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return Call(capsys)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers are looked at on three cases."""
+    cases = validate.validation_cases
+    monkeypatch.setattr(validate, "validation_cases", lambda *of: list(cases(*of))[:3])
+
+
+@pytest.fixture
+def own(random_backbone: Backbones, tmp_path: Path) -> list[object]:
+    return ["--backbone", random_backbone("alex"), "--allow-unknown-weights", "--output-dir", tmp_path / "out"]
+
+
+@pytest.fixture
+def artifact(exported: Exported, tmp_path: Path) -> Path:
+    """A copy, to be spoilt, of an artifact with random weights and of its manifest."""
+    graph, *_ = exported(net="alex", split=True)
+    path = tmp_path / "artifacts" / "lpips_alex_fp32.onnx"
+    path.parent.mkdir()
+    shutil.copy(graph, path)
+    shutil.copy(manifest_path(graph), manifest_path(path))
+    return path
