@@ -71,11 +71,8 @@ def main() -> None:
     model = ("-m", str(ARTIFACTS / "lpips_alex_fp32.onnx"))
     pair = (str(original), *map(str, distorted))
     heatmaps = FOLDER / "heatmaps"
-    run(
-        "lpips-score", *model, *pair, "--format", "csv", "-o", str(FOLDER / "distances.csv"), "--heatmap", str(heatmaps)
-    )
-    run("lpips-score", *model, *pair)
-    print(f"Larger is more different to a person. Tables in {FOLDER}/distances.csv, heatmaps in {heatmaps}/.")
+    run("lpips-score", *model, *pair, "--heatmap", str(heatmaps))
+    print(f"Larger is more different to a person. Where each version differs is drawn in {heatmaps}/.")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Backbone:
     net: name in LPIPS. model: torchvision constructor. file: stem of its weight file. url: torchvision's
     IMAGENET1K_V1 weights. cuts: slice k of `features` is [cuts[k]:cuts[k+1]], its output is tap k. channels: of
     each tap. min_size: smallest height and width, pixels, that every tap survives. halo: pixels around a tile that
-    its positions depend on, a multiple of the stride. sha256: tensor hash of the weights, `features` only.
+    its positions depend on, a multiple of the stride.
     """
 
     net: str
@@ -37,6 +37,7 @@ class Backbone:
 
     @property
     def sha256(self) -> str:
+        """Tensor hash of torchvision's weights, `features` only: 64 hexadecimal digits."""
         return BACKBONE_SHA256[self.net]
 
     def features(self) -> nn.Sequential:

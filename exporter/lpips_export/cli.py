@@ -3,8 +3,11 @@
 torch and the rest of the exporter are imported only once the arguments are known to be good.
 """
 
+import contextlib
 import json
+import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,10 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lpips_runtime import __version__
-from lpips_runtime.errors import LpipsError
+from lpips_runtime.errors import LpipsError, OutputError
+from lpips_runtime.models import find_model
 
 from .console import ConsoleProgress
-from .errors import SpecError
+from .errors import SpecError, StructureError, ValidationError
+from .progress import Advance
 
 if TYPE_CHECKING:
     from .export import Proof
@@ -65,7 +70,7 @@ def run(
         ),
     ] = None,
     backbone: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="Backbone weights, torchvision's .pth or .safetensors.  [default: looked for in "
@@ -99,9 +104,13 @@ def run(
     ] = False,
 ) -> None:
     """Export LPIPS as one ONNX graph, proven equal to the PyTorch reference."""
+    progress = _StageProgress()
+    before = _files(output_dir)
 
     def work() -> None:
-        progress = ConsoleProgress()
+        for option, name in (("--backbone", backbone), ("--lin", lin)):
+            if name == "":
+                raise SpecError(f"{option} '' is an empty name; give a file or leave the option out")
         if check is not None:
             _refuse_beside_check(context)
         start = time.perf_counter()
@@ -111,15 +120,15 @@ def run(
             from .spec import ExportSpec
 
         if check is not None:
-            proof = prove(check, backbone=backbone, lin=Path(lin) if lin else None, progress=progress)
+            proof = prove(check, backbone=_path(backbone), lin=_path(lin), progress=progress)
             _report_check(proof, as_json)
             return
         spec = ExportSpec(
             net=net,
             precision=precision,
             version=lpips_version,
-            lin=_lin(lin),
-            backbone=backbone,
+            lin="none" if lin == "none" else _path(lin),
+            backbone=_path(backbone),
             allow_unknown_weights=allow_unknown_weights,
             input=input,
             split=split,
@@ -127,7 +136,21 @@ def run(
         artifacts = export(spec, output_dir, overwrite=overwrite, progress=progress)
         _report_export(spec, artifacts, time.perf_counter() - start, as_json)
 
-    _guard(work, debug)
+    def worded(error: LpipsError) -> str:
+        message = str(error)
+        if not isinstance(error, StructureError | ValidationError):
+            return message
+        if check is not None:
+            path = str(find_model(check))
+            return message if path in message else f"{path}: {message}"
+        where = f"{progress.title}: " if progress.title else ""
+        return f"{where}{message}; nothing was published"
+
+    def interrupted() -> str:
+        unchanged = check is None and before is not None and _files(output_dir) == before
+        return "interrupted; nothing was published" if unchanged else "interrupted"
+
+    _guard(work, debug, worded, interrupted)
 
 
 def _refuse_beside_check(context: typer.Context) -> None:
@@ -139,14 +162,45 @@ def _refuse_beside_check(context: typer.Context) -> None:
         raise SpecError("--lin none with --check: the artifact itself says whether it is the baseline; leave it out")
 
 
-def _lin(text: str | None) -> Path | Literal["none"] | None:
-    if text is None or text == "none":
-        return text  # pyright: ignore[reportReturnType]  narrowed by the comparison
-    return Path(text)
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
-def _guard(work: Callable[[], None], debug: bool) -> None:
-    """Run, and turn what goes wrong into a line on stderr and an exit code, which --debug does not change."""
+class _StageProgress(ConsoleProgress):
+    """Remembers the stage that is open or has failed: its title names the graph that an error is about."""
+
+    title = ""
+
+    @contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Advance]:
+        self.title = title
+        with super().stage(title, total) as advance:
+            yield advance
+        self.title = ""
+
+
+def _files(folder: Path) -> set[tuple[str, int, int]] | None:
+    """What lies in a folder, None if that cannot be told; a file that is replaced is another of the same name."""
+    try:
+        # Staging folders are hidden, and are nothing that was published.
+        stats = [(path.name, path.lstat()) for path in folder.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return set()
+    except OSError:
+        return None
+    return {(name, stat.st_ino, stat.st_mtime_ns) for name, stat in stats}
+
+
+def _guard(
+    work: Callable[[], None],
+    debug: bool,
+    worded: Callable[[LpipsError], str],
+    interrupted: Callable[[], str],
+) -> None:
+    """Run, and turn what goes wrong into a line on stderr and an exit code, which --debug does not change.
+
+    worded: what to say of an error of ours. interrupted: what to say after a signal.
+    """
     received: list[int] = []
     try:
         with _stopped_by_signals(received):
@@ -159,9 +213,9 @@ def _guard(work: Callable[[], None], debug: bool) -> None:
             traceback.print_exc()
         if received:
             # Whatever the error: an extension module that is being imported makes an ImportError of the interrupt.
-            line, code = "interrupted; no artifact was written", 128 + received[0]
+            line, code = interrupted(), 128 + received[0]
         elif isinstance(error, LpipsError):
-            line, code = f"error: {error}", error.exit_code
+            line, code = f"error: {worded(error)}", error.exit_code
         else:
             first = (str(error).strip() or "no message").splitlines()[0]
             line = f"error: unexpected {type(error).__name__}: {first}; please report it with the output of --debug"
@@ -189,13 +243,15 @@ def _stopped_by_signals(received: list[int]) -> Iterator[None]:
 
 
 def _report_export(spec: "ExportSpec", artifacts: "list[Artifact]", seconds: float, as_json: bool) -> None:
+    published = f"the artifact is published all the same: {artifacts[0].path}"
     if as_json:
         files = [
             {key: artifact.manifest[key] for key in ("file", "sha256", "size", "weights", "seconds")}
             | {"path": str(artifact.path), "worst": artifact.manifest["validation"]["worst"]}
             for artifact in artifacts
         ]
-        typer.echo(json.dumps({"path": str(artifacts[0].path), "seconds": round(seconds, 1), "files": files}, indent=2))
+        result = {"path": str(artifacts[0].path), "seconds": round(seconds, 1), "files": files}
+        _print(json.dumps(result, indent=2), published)
         return
     for artifact in artifacts:
         validation = artifact.manifest["validation"]
@@ -205,12 +261,13 @@ def _report_export(spec: "ExportSpec", artifacts: "list[Artifact]", seconds: flo
             err=True,
         )
     typer.echo(f"done in {seconds:.1f} s", err=True)
-    typer.echo(artifacts[0].path)
+    _print(str(artifacts[0].path), published)
 
 
 def _report_check(proof: "Proof", as_json: bool) -> None:
+    passed = f"{proof.path}: passed all the same"
     if as_json:
-        typer.echo(
+        _print(
             json.dumps(
                 {
                     "path": str(proof.path),
@@ -219,13 +276,31 @@ def _report_check(proof: "Proof", as_json: bool) -> None:
                     "validation": proof.report.as_dict(),
                 },
                 indent=2,
-            )
+            ),
+            passed,
         )
         return
-    typer.echo(
+    _print(
         f"{proof.path}: passed; {len(proof.rules)} rules of structure, {len(proof.report.cases)} cases against "
-        f"{proof.info.reference}, worst error {_worst(proof.report.worst)}"
+        f"{proof.info.reference}, worst error {_worst(proof.report.worst)}",
+        passed,
     )
+
+
+def _print(text: str, done: str) -> None:
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon_stdout()
+        raise OutputError(f"stdout cannot be written: {error.strerror}; {done}") from error
+
+
+def _abandon_stdout() -> None:
+    # Python would try again to write what is left when it ends, fail, and end with exit code 120.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _worst(errors: dict[str, float]) -> str:
@@ -234,4 +309,10 @@ def _worst(errors: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the command; `arguments` default to those of the process."""
-    return app(arguments, prog_name="lpips-export")
+    try:
+        return app(arguments, prog_name="lpips-export")
+    except OSError as error:  # --version and --help print before anything else is guarded
+        _abandon_stdout()
+        with contextlib.suppress(OSError):  # stderr may be no better
+            typer.echo(f"error: stdout cannot be written: {error.strerror}", err=True)
+        raise SystemExit(LpipsError.exit_code) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from lpips_runtime.contract import ModelInfo
+from lpips_runtime.contract import ModelInfo, is_sealed
 from lpips_runtime.errors import DamagedModelError, ForeignModelError
 from lpips_runtime.models import find_model, manifest_path, read_model
 from lpips_runtime.providers import onnxruntime
@@ -21,7 +21,7 @@ from .progress import Progress
 from .reference import Reference
 from .spec import ExportSpec, artifact_stem, describe
 from .structure import check_structure
-from .tracing import trace
+from .tracing import serialized, trace
 from .validate import Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
@@ -74,7 +74,7 @@ def _write(
     with progress.stage(f"tracing {path.name}"):
         model = trace(encoder, comparator, info)
         rules = check_structure(model, info)
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        path.write_bytes(serialized(model))
     return rules
 
 
@@ -124,7 +124,10 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
     try:
         data, _ = read_model(path)
         graph = onnx.load_model_from_string(data)
-        return graph, ModelInfo.from_metadata({entry.key: entry.value for entry in graph.metadata_props}, path)
+        info = ModelInfo.from_metadata({entry.key: entry.value for entry in graph.metadata_props}, path)
+        if not is_sealed(data, info.content_sha256):
+            raise DamagedModelError(f"{path}: was changed or damaged after its export; export it again")
+        return graph, info
     except DamagedModelError as error:  # one of ours that does not keep its word: what was asked is answered no
         raise StructureError(str(error)) from error
     except DecodeError as error:

@@ -52,8 +52,13 @@ def build_manifest(
         "size": len(data),
         "spec": specification(info),
         "weights": {
-            "backbone": {"sha256": backbone.sha256, "source": backbone.source, "known": backbone.known},
-            "lin": {"sha256": lin.sha256, "kind": lin.kind},
+            "backbone": {
+                "sha256": backbone.sha256,
+                "source": backbone.source,
+                "origin": backbone.provenance,
+                "known": backbone.known,
+            },
+            "lin": {"sha256": lin.sha256, "kind": lin.kind, "origin": lin.provenance},
         },
         "structure": list(rules),
         "validation": {"against": f"{info.reference} in float64", "provider": "cpu", **report.as_dict()},
@@ -65,7 +70,7 @@ def build_manifest(
 
 def specification(info: ModelInfo) -> dict[str, str]:
     """What decides a model's numbers: two artifacts with the same specification may replace each other."""
-    apart = ("lpips.exporter", "lpips.license")
+    apart = ("lpips.exporter", "lpips.license", "lpips.content_sha256")
     return {key.removeprefix("lpips."): value for key, value in info.to_metadata().items() if key not in apart}
 
 

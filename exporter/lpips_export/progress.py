@@ -9,7 +9,7 @@ Advance = Callable[[], None]
 
 
 class Progress:
-    """Notes and stages of a long job. This one says nothing; see cli.ConsoleProgress."""
+    """Notes and stages of a long job. This one says nothing; see console.ConsoleProgress."""
 
     def note(self, text: str) -> None:
         """Something the user should read once."""

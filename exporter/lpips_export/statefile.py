@@ -1,7 +1,9 @@
 """State dicts out of files that nobody vouches for: reading, checking and hashing them."""
 
 import hashlib
+import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,7 +42,10 @@ def one_line(text: object, limit: int = 200) -> str:
 
 
 def _load_pth(path: Path) -> object:
-    return torch.load(path, weights_only=True, map_location="cpu")
+    with warnings.catch_warnings():
+        # torch warns of pickles of another protocol, with a path of its own, before it refuses them.
+        warnings.simplefilter("ignore")
+        return torch.load(path, weights_only=True, map_location="cpu")
 
 
 _READERS: dict[str, Callable[[Path], object]] = {".safetensors": load_file, ".pth": _load_pth}
@@ -59,19 +64,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         size = path.stat().st_size
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file") from error
+        raise WeightsError(f"{path}: no such file; check the path") from error
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
     if not path.is_file():
-        raise WeightsError(f"{path}: not a regular file")
+        raise WeightsError(f"{path}: not a regular file; give a {' or '.join(SUFFIXES)} file")
     if size == 0:
-        raise WeightsError(f"{path}: the file is empty")
+        raise WeightsError(f"{path}: the file is empty; download or save it again")
     try:
         content = reader(path)
     except Exception as error:  # a damaged or hostile file makes the unpickler raise nearly anything
         raise WeightsError(f"{path}: {_why_unreadable(error)}") from error
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict; save model.state_dict()")
     state = {}
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
@@ -87,8 +92,14 @@ def _why_unreadable(error: Exception) -> str:
     # torch's own message goes on for a page and advises to switch the protection off.
     forbidden = re.search(r"\bGLOBAL (\S+)", str(error))
     if forbidden:
-        return f"refused, it holds {one_line(forbidden[1], 60)}, not tensors alone"
-    return f"damaged or not a weight file ({one_line(str(error) or type(error).__name__, 120)})"
+        what = f"refused, it holds {one_line(forbidden[1], 60)}, not tensors alone"
+        return f"{what}, and may run code when loaded; save it as .safetensors"
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "refused, it is damaged or holds more than tensors, which may run code when loaded; save it as .safetensors"
+        )
+    reason = one_line(str(error) or type(error).__name__, 120)
+    return f"damaged or not a weight file ({reason}); download or save it again"
 
 
 def check_tensors(
@@ -105,7 +116,7 @@ def check_tensors(
     problem = _mismatch(found, needed, net)
     if problem:
         twins = [other for other, shapes in layouts.items() if shapes == found]
-        guess = f"; are these {twins[0]}'s weights?" if twins else ""
+        guess = f"; are these {twins[0]}'s weights?" if twins else f"; give a file of {net}'s weights"
         raise WeightsError(f"{where}: {problem}{guess}")
     for key, tensor in state.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
@@ -113,7 +124,7 @@ def check_tensors(
             kind = tensor.dtype if plain else f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
             raise WeightsError(f"{where}: {key} is {kind}; torch.float32 is needed")
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{where}: {key} holds NaN or infinite values")
+            raise WeightsError(f"{where}: {key} holds NaN or infinite values; give finite weights")
     # A copy, since tensors of a .pth may share one storage, which safetensors refuses to save.
     return {key: state[key].detach().clone(memory_format=torch.contiguous_format) for key in needed}
 

@@ -8,13 +8,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lpips_runtime.contract import ModelInfo
+from lpips_runtime.contract import METADATA_PREFIX, UNSEALED, ModelInfo, seal
 
 from .errors import StructureError
 from .layout import IMAGE_DIMENSIONS, Layout, layout_of
 from .metric import Comparator, Encoder, Pair
 
-__all__ = ["OPSET", "trace"]
+__all__ = ["OPSET", "serialized", "trace"]
 
 OPSET = 18
 
@@ -45,6 +45,13 @@ def trace(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> onnx.Mod
     for key, value in sorted(info.to_metadata().items()):
         model.metadata_props.add(key=key, value=value)
     return model
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The bytes of a model, sealed; the same for the same model."""
+    place = next(entry for entry in model.metadata_props if entry.key == f"{METADATA_PREFIX}content_sha256")
+    place.value = UNSEALED
+    return seal(model.SerializeToString(deterministic=True))
 
 
 def _example_image(image_input: str, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .backbones import BACKBONES, Backbone
 from .errors import SpecError, WeightsError
-from .sources import SOURCES, AbsentError, Log, Source, file_names, file_source, write_cache
+from .sources import SOURCES, AbsentError, Found, Log, Source, file_names, file_source, write_cache
 from .statefile import Shapes, check_tensors, read_state, tensor_hash
 
 __all__ = ["LIN_SHA256", "BackboneWeights", "LinWeights", "load_backbone", "load_lin", "tensor_hash"]
@@ -43,9 +43,10 @@ class BackboneWeights:
     """Checked weights of a backbone's `features` up to its last tap.
 
     net: name in LPIPS. state: torchvision's names (`features.0.weight`) to float32 tensors on the CPU,
-    kernels OIHW. sha256: their tensor hash. origin: file, URL or package that they came from, for people.
+    kernels OIHW. sha256: their tensor hash. origin: file, URL or package that they were read from, for messages.
     source: file, directory, hub-cache, cache, torchvision or package-index. known: whether they are
-    torchvision's IMAGENET1K_V1.
+    torchvision's IMAGENET1K_V1. provenance: file name, URL or package that they came from at first, without a
+    path of this machine; "cache" if our own cache does not say.
     """
 
     net: str
@@ -54,6 +55,7 @@ class BackboneWeights:
     origin: str
     source: str
     known: bool
+    provenance: str
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ class LinWeights:
 
     tensors: for each depth, float32 [1, C_k, 1, 1] on the CPU, finite and not negative. sha256: tensor hash
     under the names `lin{k}.model.1.weight`, or "none" for the baseline. kind: learned (those of the lpips
-    package), baseline (all ones) or custom. origin: where they came from, for people.
+    package), baseline (all ones) or custom. origin: where they were read, for messages. provenance: name of the
+    file, package and its version, or "none", without a path of this machine.
     """
 
     tensors: tuple[Tensor, ...]
     sha256: str
     kind: str
     origin: str
+    provenance: str
 
 
 def load_backbone(
@@ -90,7 +94,7 @@ def load_backbone(
         try:
             found = source.find(backbone, log)
             weights = {
-                name: _checked(BACKBONES[name], state, source, found.origin, allow_unknown)
+                name: _checked(BACKBONES[name], state, source, found, allow_unknown)
                 for name, state in found.states.items()
             }
         except AbsentError as absent:
@@ -104,7 +108,7 @@ def load_backbone(
             continue
         if source.fetched:
             for name, checked in weights.items():
-                write_cache(BACKBONES[name], checked.state, log)
+                write_cache(BACKBONES[name], checked.state, checked.provenance, log)
         used = weights[net]
         log(f"{net} backbone: {source.name}, {used.origin}{'' if used.known else ' (unknown weights)'}")
         return used
@@ -132,20 +136,20 @@ def _backbone_layouts() -> dict[str, Shapes]:
 
 
 def _checked(
-    backbone: Backbone, state: Mapping[str, Tensor], source: Source, origin: str, allow_unknown: bool
+    backbone: Backbone, state: Mapping[str, Tensor], source: Source, found: Found, allow_unknown: bool
 ) -> BackboneWeights:
     # torchvision's own files also hold the classifier, which LPIPS has no use for.
     features = {key: value for key, value in state.items() if key.startswith("features.")}
-    tensors = check_tensors(features, _backbone_layouts(), backbone.net, origin)
+    tensors = check_tensors(features, _backbone_layouts(), backbone.net, found.origin)
     sha256 = tensor_hash(tensors)
     known = sha256 == backbone.sha256
     if not (known or (allow_unknown and source.named_by_user)):
         advice = "; pass --allow-unknown-weights if these are meant" if source.named_by_user else ""
         raise WeightsError(
-            f"{origin}: unknown weights, tensor hash {sha256}, "
+            f"{found.origin}: unknown weights, tensor hash {sha256}, "
             f"torchvision's {backbone.file} has {backbone.sha256}{advice}"
         )
-    return BackboneWeights(backbone.net, tensors, sha256, origin, source.name, known)
+    return BackboneWeights(backbone.net, tensors, sha256, found.origin, source.name, known, found.provenance)
 
 
 def load_lin(net: str, version: str, lin: Path | Literal["none"] | None = None) -> LinWeights:
@@ -163,11 +167,11 @@ def load_lin(net: str, version: str, lin: Path | Literal["none"] | None = None) 
     if (net, version) not in LIN_SHA256:
         raise SpecError(f"no LPIPS version {version!r}; choose from {', '.join(sorted({v for _, v in LIN_SHA256}))}")
     if lin == "none":
-        return LinWeights(tuple(torch.ones(1, c, 1, 1) for c in channels), "none", "baseline", "none")
+        return LinWeights(tuple(torch.ones(1, c, 1, 1) for c in channels), "none", "baseline", "none", "none")
     if lin is None:
-        path, origin = _packaged_lin(net, version)
+        path, origin, provenance = _packaged_lin(net, version)
     else:
-        path, origin = lin, str(lin)
+        path, origin, provenance = lin, str(lin), lin.name
     tensors = check_tensors(_renamed(read_state(path), path), _lin_layouts(), net, str(path))
     for key, tensor in tensors.items():
         if (tensor < 0).any():
@@ -179,17 +183,17 @@ def load_lin(net: str, version: str, lin: Path | Literal["none"] | None = None) 
             f"{path}: unknown lin weights, tensor hash {sha256}, lpips 0.1.4 has {LIN_SHA256[net, version]}; "
             "install lpips==0.1.4 anew, or name the file with --lin if it is meant"
         )
-    return LinWeights(tuple(tensors.values()), sha256, "learned" if known else "custom", origin)
+    return LinWeights(tuple(tensors.values()), sha256, "learned" if known else "custom", origin, provenance)
 
 
-def _packaged_lin(net: str, version: str) -> tuple[Path, str]:
+def _packaged_lin(net: str, version: str) -> tuple[Path, str, str]:
     # Found without being imported: the import takes seconds, and must come after lpips_export.vision.
     spec = importlib.util.find_spec("lpips")
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError("the lpips package, which holds the lin weights, is not installed; install lpips==0.1.4")
     name = f"weights/v{version}/{net}.pth"
-    origin = f"lpips {importlib.metadata.version('lpips')}, {name}"
-    return Path(spec.submodule_search_locations[0], name), origin
+    package = f"lpips {importlib.metadata.version('lpips')}"
+    return Path(spec.submodule_search_locations[0], name), f"{package}, {name}", package
 
 
 def _lin_layouts() -> dict[str, Shapes]:

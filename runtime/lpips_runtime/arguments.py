@@ -9,6 +9,7 @@ from pathlib import Path
 from . import pairs as sources
 from ._version import __version__
 from .errors import UsageError
+from .models import manifest_path
 from .providers import MAX_THREADS
 from .providers import parse as parse_provider
 from .results import FORMATS
@@ -121,7 +122,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 def check_targets(options: argparse.Namespace, model: Path) -> None:
     """Raise UsageError if something that is read would be overwritten."""
-    inputs = [options.reference, *options.distorted, options.pairs, model]
+    inputs = [options.reference, *options.distorted, options.pairs, model, manifest_path(model)]
     for option, target in (("-o", options.output), ("--heatmap", options.heatmap)):
         if target is not None and any(_same_file(target, other) for other in inputs if other is not None):
             raise UsageError(f"{option} {target}: is one of the inputs, and would be overwritten")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from . import pairs as sources
 from .arguments import check_options, check_targets, parse
-from .errors import LpipsError, OutputError, UsageError
+from .errors import LpipsError, OutputError, PairingError, UsageError
 from .models import find_model
 from .output import open_output, reason
 from .pairs import Pair
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` default to those of the process."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _exit_on_sigterm():
+        with _exit_on_kill():
             return _run(options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -55,16 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Let a plain kill end the run as Ctrl-C does: rows kept, bar taken off."""
+def _exit_on_kill() -> Iterator[None]:
+    """Let a plain kill, or a terminal that is closed, end the run as Ctrl-C does: rows kept, bar taken off."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    kills = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # One that is ignored stays so: nohup means it.
+    before = {kill: signal.getsignal(kill) for kill in kills if signal.getsignal(kill) != signal.SIG_IGN}
+    for kill in before:
+        signal.signal(kill, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kill, handler in before.items():
+            signal.signal(kill, handler)
 
 
 def _say(text: str) -> None:
@@ -159,6 +164,7 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
     rows_on_screen = options.output is None and sys.stdout is not None and sys.stdout.isatty()
     form = FORMATS[options.format]
     above = 0
+    broken: PairingError | None = None
     draw = None
     if options.heatmap is not None:
         from . import drawing
@@ -187,6 +193,8 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
                 above += _is_above(result.distance, options.fail_above)
                 if draw is not None:
                     draw(result)
+        except PairingError as error:  # a table that breaks off; the rows before it were scored
+            broken = error
         except BaseException as error:
             # What was scored is kept, whatever stops the rest; if it is the output that fails, it has said so.
             bar.clear()
@@ -196,7 +204,7 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
                 _say(f"interrupted after {summary.count} pair{'s' * (summary.count != 1)}")
             raise
         bar.clear()
-        writer.finish(summary)
+        writer.finish(summary, complete=broken is None)
     notes.say()
     if not single:
         _say(_summary_line(summary))
@@ -210,7 +218,9 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
                 f"{above} of {summary.count} pairs, the worst {found} for {worst.reference}, {worst.distorted}"
             )
         _say(f"above {options.fail_above:.9g}: {found}")
-    if summary.failed:
+    if broken is not None:
+        _say(_one_line(f"error: {broken}"))
+    if summary.failed or broken is not None:
         return 3
     return 1 if above else 0
 

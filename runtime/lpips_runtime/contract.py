@@ -3,6 +3,7 @@
 Shared with the exporter, so that both sides read and write the same strings.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -17,9 +18,12 @@ __all__ = [
     "LAYERS",
     "METADATA_PREFIX",
     "REFERENCE",
+    "UNSEALED",
     "ModelInfo",
     "depth",
     "feature",
+    "is_sealed",
+    "seal",
 ]
 
 FORMAT = "1"
@@ -59,6 +63,30 @@ def feature(k: int, side: str = "feature") -> str:
     return f"{side}_{k}"
 
 
+UNSEALED = "0" * 64
+
+
+def seal(data: bytes) -> bytes:
+    """A serialised model whose content_sha256 is UNSEALED, with the sha256 of its bytes in that place.
+
+    So a single .onnx can tell whether it is whole, without a manifest beside it.
+    """
+    blank = UNSEALED.encode()
+    assert data.count(blank) == 1, "the place of the seal must be the only 64 zeros"
+    return data.replace(blank, hashlib.sha256(data).hexdigest().encode())
+
+
+def is_sealed(data: bytes, content_sha256: str) -> bool:
+    """Whether these are the bytes that were sealed with this hash."""
+    at = data.find(content_sha256.encode())
+    if at < 0 or len(content_sha256) != len(UNSEALED):
+        return False
+    digest, view = hashlib.sha256(), memoryview(data)
+    for part in (view[:at], UNSEALED.encode(), view[at + len(UNSEALED) :]):
+        digest.update(part)
+    return digest.hexdigest() == content_sha256
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What a graph says of itself in `metadata_props`, every key prefixed `lpips.` and every value a string.
@@ -68,7 +96,8 @@ class ModelInfo:
     flavour, else empty. input: float32 (NCHW, [-1, 1]) or uint8 (NHWC, 0..255). min_size: smallest height and
     width in pixels. stride: pixels per position of the deepest tap. halo: pixels around a tile that its positions
     depend on. eps: what is added to each norm. backbone_sha256, lin_sha256: tensor hashes ("none" for the
-    baseline's lin). exporter, reference: package and version. license: of code and weights.
+    baseline's lin). exporter, reference: package and version. license: of code and weights. content_sha256: of the
+    file's bytes, with 64 zeros in its own place; see `seal`.
     """
 
     format: str
@@ -88,6 +117,7 @@ class ModelInfo:
     exporter: str
     reference: str
     license: str
+    content_sha256: str = UNSEALED
 
     def to_metadata(self) -> dict[str, str]:
         """The `metadata_props` of the graph."""

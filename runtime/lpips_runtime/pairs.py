@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from .contract import DISTORTED, REFERENCE
@@ -211,7 +211,8 @@ def _table(title: str, source: str) -> Iterator[Pair]:
                 fault = f"the name under {DISTORTED if reference else REFERENCE} is empty"
             else:
                 # 16 bytes stand for the row: a million rows fit in memory, and no two meet by chance.
-                key = blake2b(f"{reference}\0{distorted}".encode(), digest_size=16).digest()
+                same = f"{PurePath(reference)}\0{PurePath(distorted)}"  # however spelled: ./a.png is a.png
+                key = blake2b(same.encode(), digest_size=16).digest()
                 first = seen.setdefault(key, line)
                 fault = None if first == line else f"repeats line {first}"
             yield _pair(reference, distorted, folder, fault and f"{title}, line {line}: {fault}")

@@ -19,8 +19,9 @@ __all__ = ["Session"]
 
 _TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
-# Depths and smallest side of each net. Metadata that allowed smaller images would let ONNX Runtime die of them.
-_NETS = {"alex": (5, 31), "squeeze": (7, 17), "vgg": (5, 16)}
+# Depths of each net, its smallest side, and the side of its first depth for images of _PROBE pixels.
+_NETS = {"alex": (5, 31, 7), "squeeze": (7, 17, 15), "vgg": (5, 16, 31)}
+_PROBE = 31
 
 # Names of ONNX Runtime's exceptions that speak of the file, whatever the provider.
 _OF_THE_FILE = frozenset(("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument", "UnicodeDecodeError"))
@@ -92,8 +93,11 @@ class Session:
             raise UsageError(
                 f"{self.path}: is the {self.info.kind!r} graph of a split export, the {kind!r} graph is needed here"
             )
+        if not contract.is_sealed(data, self.info.content_sha256):
+            raise DamagedModelError(f"{self.path}: was changed or damaged after its export; export the model again")
         self.depths = sum(name.startswith(("depth_", "feature_")) for name in self._outputs)
         self._check_contract()
+        self._check_net()
 
     def _open_error(self, error: Exception, provider: str) -> LpipsError:
         # With the CPU provider, which opens every intact graph, it is the file; with others it may be their set-up.
@@ -102,7 +106,7 @@ class Session:
         return ProviderError(f"{self.path}: provider {provider!r} cannot open it: {_words(error)}")
 
     def _check_contract(self) -> None:
-        depths, smallest = _NETS[self.info.net]
+        depths, smallest, _ = _NETS[self.info.net]
         if self.info.min_size < smallest:
             raise DamagedModelError(
                 f"{self.path}: metadata promises images of {self.info.min_size} pixels, {self.info.net} needs at "
@@ -127,6 +131,26 @@ class Session:
             raise DamagedModelError(
                 f"{self.path}: its tensors are not those that its metadata promises "
                 f"({self.info.net}, {self.info.kind}, {self.info.input}); export the model again"
+            )
+
+    def _check_net(self) -> None:
+        """Run one image of a size that every net takes, and see that the net is the one of the metadata.
+
+        Of a size that only a smaller net takes, ONNX Runtime's CPU provider dies.
+        """
+        if self.info.kind == "compare":
+            return
+        shape = (1, 3, _PROBE, _PROBE) if self.info.input == "float32" else (1, _PROBE, _PROBE, 3)
+        image = np.zeros(shape, self.info.input)
+        first = contract.depth(0) if self.info.kind == "pair" else contract.feature(0)
+        try:
+            (found,) = self.run(dict.fromkeys(self._inputs, image), [first])
+        except ProviderError as error:
+            raise DamagedModelError(f"{self.path}: fails on an image of zeros: {error.__cause__}") from error
+        *_, side = _NETS[self.info.net]
+        if found.shape[-2:] != (side, side):
+            raise DamagedModelError(
+                f"{self.path}: is not the {self.info.net} that its metadata promises; export it again"
             )
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:

@@ -21,6 +21,8 @@ from lpips_export.statefile import read_state, tensor_hash
 from lpips_runtime import __version__
 from lpips_runtime.models import manifest_path
 
+COMMAND = [str(Path(sys.executable).with_name("lpips-export"))]
+
 # --- the call
 
 
@@ -142,6 +144,40 @@ def test_json_describes_every_file_and_nothing_else_is_on_stdout(call: Call, own
         assert file["weights"]["lin"]["kind"] == "custom"
 
 
+@pytest.mark.parametrize("option", ["--backbone", "--lin"])
+@pytest.mark.parametrize("more", [[], ["--check", "alex"]])
+def test_an_empty_name_of_a_file_is_a_wrong_call(call: Call, option: str, more: list[str]) -> None:
+    assert call(option, "", *more) == 2
+    assert call.err == f"error: {option} '' is an empty name; give a file or leave the option out\n"
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+
+
+@FULL
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_stdout_that_cannot_be_written_is_one_line(option: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, option], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "error: stdout cannot be written: No space left on device\n"
+
+
+@FULL
+@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.usefixtures("quick")
+def test_an_export_whose_path_cannot_be_written_says_that_it_is_published(
+    call: Call, own: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:
+        patch.setattr(sys, "stdout", full)
+        assert call(*own, *more) == 3
+    (path,) = (tmp_path / "out").glob("*.onnx")
+    assert call.error == (
+        f"error: stdout cannot be written: No space left on device; the artifact is published all the same: {path}"
+    )
+
+
 def test_weights_of_ones_own_are_refused_unless_allowed(call: Call, random_backbone: Backbones, own: list) -> None:
     backbone = random_backbone("alex")
     own.remove("--allow-unknown-weights")
@@ -155,7 +191,7 @@ def test_weights_of_ones_own_are_refused_unless_allowed(call: Call, random_backb
 
 def test_a_lin_file_that_is_missing_is_named_before_any_weights_are_fetched(call: Call) -> None:
     assert call("--lin", "mine.pth") == 3
-    assert (call.out, call.error) == ("", "error: mine.pth: no such file")
+    assert (call.out, call.error) == ("", "error: mine.pth: no such file; check the path")
     assert "downloading" not in call.err
 
 

@@ -14,7 +14,7 @@ from export_command import Call
 
 from lpips_export import export, spec
 from lpips_export.console import ConsoleProgress
-from lpips_export.errors import SpecError
+from lpips_export.errors import SpecError, StructureError, ValidationError
 from lpips_export.progress import Advance, Progress
 
 # --- what nobody expects
@@ -75,8 +75,42 @@ def test_an_interrupt_is_one_line_whatever_error_it_became(
     monkeypatch.setattr(export, "export", interrupted)
     assert call() == 128 + number
     assert call.out == ""
-    assert re.fullmatch(r"loading PyTorch: [\d.]+ s\ninterrupted; no artifact was written\n", call.err)
+    assert re.fullmatch(r"loading PyTorch: [\d.]+ s\ninterrupted; nothing was published\n", call.err)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_interrupt_after_something_was_published_does_not_deny_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(spec: object, output_dir: Path, **options: object) -> None:
+        output_dir.mkdir()
+        (output_dir / "lpips_alex_fp32.onnx.json").touch()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(export, "export", interrupted)
+    assert call("--output-dir", tmp_path / "out") == 130
+    assert call.err.endswith(" s\ninterrupted\n")
+
+
+def test_an_interrupted_check_speaks_of_no_publishing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "check", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    assert call("--check", "alex") == 130
+    assert call.err.endswith(" s\ninterrupted\n")
+
+
+@pytest.mark.parametrize("error", [ValidationError("off by 1"), StructureError("off by 1")])
+def test_a_proof_that_fails_names_the_graph_and_says_that_nothing_was_published(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(spec: object, output_dir: Path, *, progress: Progress, **options: object) -> None:
+        with progress.stage("tracing lpips_alex_fp32.onnx"):
+            pass
+        with progress.stage("validating lpips_alex_fp32.onnx"):
+            raise error
+
+    monkeypatch.setattr(export, "export", failing)
+    assert call() == 1
+    assert call.error == "error: validating lpips_alex_fp32.onnx: off by 1; nothing was published"
 
 
 def test_a_signal_that_is_ignored_stays_ignored(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def test_the_lin_weights_of_the_lpips_package_are_known(net: str, version: str):
     lin = load_lin(net, version)
     assert (lin.kind, lin.sha256) == ("learned", LIN_SHA256[net, version])
     assert lin.origin == f"lpips 0.1.4, weights/v{version}/{net}.pth"
+    assert lin.provenance == "lpips 0.1.4"
     original = torch.load(packaged(net, version), map_location="cpu", weights_only=True)
     assert len(lin.tensors) == len(BACKBONES[net].channels)
     for k, tensor in enumerate(lin.tensors):
@@ -54,6 +55,7 @@ def test_the_six_lin_files_differ():
 def test_the_baseline_weighs_every_channel_with_one(net: str):
     lin = load_lin(net, "0.1", "none")
     assert (lin.kind, lin.sha256) == ("baseline", "none")
+    assert lin.provenance == "none"
     assert [tuple(tensor.shape) for tensor in lin.tensors] == [(1, c, 1, 1) for c in BACKBONES[net].channels]
     assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in lin.tensors)
     assert all(tensor.dtype == torch.float32 for tensor in lin.tensors)
@@ -66,6 +68,7 @@ def test_a_lin_file_of_the_users_is_custom(tmp_path: Path, suffix: str):
     (torch.save if suffix == ".pth" else save_file)(state, path)
     lin = load_lin("squeeze", "0.1", path)
     assert (lin.kind, lin.sha256, lin.origin) == ("custom", tensor_hash(state), str(path))
+    assert lin.provenance == path.name
     assert all(torch.equal(tensor, state[f"lin{k}.model.1.weight"]) for k, tensor in enumerate(lin.tensors))
 
 
@@ -101,12 +104,24 @@ def test_lin_tensors_are_in_the_order_of_their_depths(tmp_path: Path):
         ),
         (
             {"lin1.model.1.weight": torch.full((1, 192, 1, 1), torch.inf)},
-            "lin1.model.1.weight holds NaN or infinite values",
+            "lin1.model.1.weight holds NaN or infinite values; give finite weights",
         ),
-        ({"lin1.model.1.weight": torch.ones(192)}, "lin1.model.1.weight is [192], alex needs [1, 192, 1, 1]"),
-        ({"lin5.model.1.weight": torch.ones(1)}, "not alex's weights, unexpected: lin5.model.1.weight"),
-        ({"net.slice1.0.bias": torch.ones(1)}, "not alex's weights, unexpected: net.slice1.0.bias"),
-        ({"lin1.model.1.weight": None}, "not alex's weights, missing: lin1.model.1.weight"),
+        (
+            {"lin1.model.1.weight": torch.ones(192)},
+            "lin1.model.1.weight is [192], alex needs [1, 192, 1, 1]; give a file of alex's weights",
+        ),
+        (
+            {"lin5.model.1.weight": torch.ones(1)},
+            "not alex's weights, unexpected: lin5.model.1.weight; give a file of alex's weights",
+        ),
+        (
+            {"net.slice1.0.bias": torch.ones(1)},
+            "not alex's weights, unexpected: net.slice1.0.bias; give a file of alex's weights",
+        ),
+        (
+            {"lin1.model.1.weight": None},
+            "not alex's weights, missing: lin1.model.1.weight; give a file of alex's weights",
+        ),
         ({"lin1.model.0.weight": torch.ones(1)}, "names a depth twice, as model.0 and as model.1"),
     ],
 )
@@ -127,7 +142,7 @@ def test_lin_weights_of_another_net_are_named_as_such(tmp_path: Path):
 
 
 def test_a_lin_file_that_is_missing_is_named(tmp_path: Path):
-    with pytest.raises(WeightsError, match=r"lin\.pth: no such file$"):
+    with pytest.raises(WeightsError, match=r"lin\.pth: no such file; check the path$"):
         load_lin("alex", "0.1", tmp_path / "lin.pth")
 
 

@@ -29,7 +29,7 @@ from lpips_export.spec import ExportSpec, artifact_stem, describe
 from lpips_export.structure import RULES
 from lpips_export.weights import LIN_SHA256, BackboneWeights, LinWeights
 from lpips_runtime import __version__
-from lpips_runtime.contract import ModelInfo
+from lpips_runtime.contract import UNSEALED, ModelInfo
 from lpips_runtime.errors import DamagedModelError
 from lpips_runtime.models import manifest_path, read_model
 from lpips_runtime.session import Session
@@ -39,7 +39,7 @@ Exported = Callable[..., list[Path]]
 # Of DESIGN.md, section 5.
 METADATA = (
     *("format", "kind", "net", "version", "lin", "precision", "target", "input", "min_size", "stride", "halo", "eps"),
-    *("backbone_sha256", "lin_sha256", "exporter", "reference", "license"),
+    *("backbone_sha256", "lin_sha256", "exporter", "reference", "license", "content_sha256"),
 )
 
 
@@ -47,7 +47,7 @@ def weights(net: str = "alex", sha256: str | None = None, lin: str = "learned") 
     sha256 = sha256 or BACKBONES[net].sha256
     lin_sha256 = {"learned": LIN_SHA256[net, "0.1"], "baseline": "none", "custom": "c" * 64}[lin]
     known = sha256 == BACKBONES[net].sha256
-    return BackboneWeights(net, {}, sha256, "here", "file", known), LinWeights((), lin_sha256, lin, "there")
+    return BackboneWeights(net, {}, sha256, "here", "file", known, "x"), LinWeights((), lin_sha256, lin, "there", "y")
 
 
 def info(kind: str = "pair", **fields: str) -> ModelInfo:
@@ -246,9 +246,13 @@ def instant(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """An export that takes a second: what tracing gives is read from a file, and validated on three cases."""
     graphs = {path.stem.rpartition("_")[2]: path for path in exported(net="alex", split=True)}
     pair = exported(net="alex", split=True)[0]
-    monkeypatch.setattr(
-        export_module, "trace", lambda encoder, comparator, info: onnx.load(graphs.get(info.kind, pair))
-    )
+
+    def trace(encoder: object, comparator: object, info: ModelInfo) -> onnx.ModelProto:
+        model = onnx.load(graphs.get(info.kind, pair))
+        next(entry for entry in model.metadata_props if entry.key == "lpips.content_sha256").value = UNSEALED
+        return model
+
+    monkeypatch.setattr(export_module, "trace", trace)
     cases = validate.validation_cases
     monkeypatch.setattr(validate, "validation_cases", lambda *of: itertools.islice(cases(*of), 3))
 
@@ -352,8 +356,8 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
 
 # Signal -> exit code, and what stderr ends with.
 SIGNALS = {
-    signal.SIGINT: (130, "interrupted; no artifact was written\n"),
-    signal.SIGTERM: (143, "interrupted; no artifact was written\n"),
+    signal.SIGINT: (130, "interrupted; nothing was published\n"),
+    signal.SIGTERM: (143, "interrupted; nothing was published\n"),
     signal.SIGKILL: (-signal.SIGKILL, ""),
 }
 
@@ -411,8 +415,13 @@ def test_the_manifest_says_what_lies_beside_it(exported: Exported, random_backbo
         assert content["sha256"] == hashlib.sha256(data).hexdigest()
         assert content["spec"] == specification(model)
         assert content["weights"] == {
-            "backbone": {"sha256": model.backbone_sha256, "source": "file", "known": False},
-            "lin": {"sha256": LIN_SHA256["alex", "0.1"], "kind": "learned"},
+            "backbone": {
+                "sha256": model.backbone_sha256,
+                "source": "file",
+                "origin": "alex.safetensors",
+                "known": False,
+            },
+            "lin": {"sha256": LIN_SHA256["alex", "0.1"], "kind": "learned", "origin": "lpips 0.1.4"},
         }
         assert content["structure"] == [rule.__name__.strip("_") for rule in RULES]
         assert str(random_backbone("alex").parent) not in json.dumps(content), "paths of this machine are no one's"

@@ -8,6 +8,7 @@ import torch
 
 from lpips_export import export as export_module
 from lpips_export import metric, tracing, validate
+from lpips_export.backbones import BACKBONES
 from lpips_export.errors import StructureError, ValidationError
 from lpips_export.export import export
 from lpips_export.metric import Comparator, Encoder, Pair
@@ -170,6 +171,20 @@ def test_another_upsampling_turns_the_map_red(
 
     monkeypatch.setattr(validate, "spatial_map", nearest)
     attempt(spec, tmp_path, ValidationError)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-30])
+def test_weights_that_tell_nothing_apart_prove_nothing(
+    factor: float, random_backbone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Every error is below the absolute part of the limits then, also that of a graph that returns 0."""
+    lin = tmp_path / "lin.pth"
+    channels = BACKBONES["alex"].channels
+    torch.save({f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) * factor for k, c in enumerate(channels)}, lin)
+    spec = ExportSpec(backbone=random_backbone("alex"), allow_unknown_weights=True, lin=lin)
+    with pytest.raises(ValidationError, match="they tell nothing apart"):
+        export(spec, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_export_without_sabotage_is_green(spec: ExportSpec, tmp_path: Path) -> None:

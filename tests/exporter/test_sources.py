@@ -210,7 +210,7 @@ def test_a_download_of_another_hash_than_its_name_says_is_refused(serve: Callabl
 
 
 def test_what_is_kept_is_read_again(cache: Path, log: list[str]):
-    write_cache(SQUEEZE, STATE, log.append)
+    write_cache(SQUEEZE, STATE, "there", log.append)
     path = cache / "squeezenet1_1_features.safetensors"
     assert list(cache.iterdir()) == [path]
     found = SOURCE["cache"].find(SQUEEZE, log.append)
@@ -223,7 +223,7 @@ def test_what_is_kept_replaces_what_was_there(cache: Path, log: list[str]):
     cache.mkdir()
     path = cache / "squeezenet1_1_features.safetensors"
     path.write_bytes(b"damaged")
-    write_cache(SQUEEZE, STATE, log.append)
+    write_cache(SQUEEZE, STATE, "there", log.append)
     assert load_file(path).keys() == STATE.keys()
     assert list(cache.iterdir()) == [path]
 
@@ -232,7 +232,7 @@ def test_what_is_kept_replaces_what_was_there(cache: Path, log: list[str]):
 def test_others_may_read_a_shared_cache_as_the_umask_says(cache: Path, log: list[str]):
     before = os.umask(0o022)
     try:
-        write_cache(SQUEEZE, STATE, log.append)
+        write_cache(SQUEEZE, STATE, "there", log.append)
     finally:
         os.umask(before)
     assert (cache / "squeezenet1_1_features.safetensors").stat().st_mode & 0o777 == 0o644
@@ -252,7 +252,7 @@ def test_a_cache_that_cannot_be_written_is_a_line_in_the_log(
 ):
     obstacle(cache)
     before = sorted(cache.rglob("*"))
-    write_cache(SQUEEZE, STATE, log.append)
+    write_cache(SQUEEZE, STATE, "there", log.append)
     path = cache / "squeezenet1_1_features.safetensors"
     assert len(log) == 1
     assert log[0].startswith(f"squeeze backbone: not kept for the next time, {path}: ")
@@ -260,7 +260,7 @@ def test_a_cache_that_cannot_be_written_is_a_line_in_the_log(
 
 
 def test_a_write_that_breaks_off_leaves_what_was_there(cache: Path, log: list[str], monkeypatch: pytest.MonkeyPatch):
-    write_cache(SQUEEZE, STATE, log.append)
+    write_cache(SQUEEZE, STATE, "there", log.append)
 
     def full_disk(path: Path, content: bytes) -> int:
         with path.open("wb") as file:
@@ -268,7 +268,7 @@ def test_a_write_that_breaks_off_leaves_what_was_there(cache: Path, log: list[st
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    write_cache(SQUEEZE, {"features.0.bias": torch.zeros(3)}, log.append)
+    write_cache(SQUEEZE, {"features.0.bias": torch.zeros(3)}, "there", log.append)
     assert log[0].endswith("[Errno 28] No space left on device")
     assert [path.name for path in cache.iterdir()] == ["squeezenet1_1_features.safetensors"]
     assert load_file(cache / "squeezenet1_1_features.safetensors").keys() == STATE.keys()

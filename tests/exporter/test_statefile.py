@@ -83,21 +83,21 @@ def test_unreadable_files_are_named_with_what_is_wrong(tmp_path: Path, suffix: s
     path = tmp_path / f"weights{suffix}"
     with pytest.raises(WeightsError) as caught:
         read_state(path)
-    assert str(caught.value) == f"{path}: no such file"
+    assert str(caught.value) == f"{path}: no such file; check the path"
     path.touch()
     with pytest.raises(WeightsError) as caught:
         read_state(path)
-    assert str(caught.value) == f"{path}: the file is empty"
+    assert str(caught.value) == f"{path}: the file is empty; download or save it again"
     path.unlink()
     path.mkdir()
     with pytest.raises(WeightsError) as caught:
         read_state(path)
-    assert str(caught.value) == f"{path}: not a regular file"
+    assert str(caught.value) == f"{path}: not a regular file; give a .safetensors or .pth file"
     below = path / f"no-folder-of-mine{suffix}" / "x.pth"
     below.parent.touch()
     with pytest.raises(WeightsError) as caught:
         read_state(below)
-    assert str(caught.value) == f"{below}: cannot be read: Not a directory"
+    assert str(caught.value) == f"{below}: cannot be read: Not a directory; check the path and its permissions"
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "weights", "weights.pt"])
@@ -151,6 +151,20 @@ def test_the_refusal_says_what_the_pickle_wanted(tmp_path: Path):
         read_state(path)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_raw_pickle_with_code_is_refused_in_our_own_words(tmp_path: Path, protocol: int):
+    marker = tmp_path / "ran"
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps(Payload(marker), protocol))
+    with pytest.raises(WeightsError) as caught:
+        read_state(path)
+    assert not marker.exists()
+    assert str(caught.value).startswith(f"{path}: refused, it ")
+    assert str(caught.value).endswith(" may run code when loaded; save it as .safetensors")
+    assert "PyTorch" not in str(caught.value)
+
+
 def test_the_environment_cannot_switch_the_protection_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker = tmp_path / "ran"
@@ -164,7 +178,7 @@ def test_the_environment_cannot_switch_the_protection_off(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ([torch.zeros(1)], "holds a list, not a state dict"),
+        ([torch.zeros(1)], "holds a list, not a state dict; save model.state_dict()"),
         ({"epoch": 3}, "entry 'epoch' is a int"),
         ({"state_dict": {"a": torch.zeros(1)}}, "entry 'state_dict' is a dict"),
         ({1: torch.zeros(1)}, "entry 1 is a Tensor"),
@@ -202,16 +216,25 @@ def altered(key: str, value: Tensor | None) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (altered("features.0.bias", torch.zeros(3)), "here: features.0.bias is [3], one needs [2]"),
-        (altered("features.0.bias", None), "here: not one's weights, missing: features.0.bias"),
-        (altered("features.1.bias", torch.zeros(2)), "here: not one's weights, unexpected: features.1.bias"),
+        (
+            altered("features.0.bias", torch.zeros(3)),
+            "here: features.0.bias is [3], one needs [2]; give a file of one's weights",
+        ),
+        (
+            altered("features.0.bias", None),
+            "here: not one's weights, missing: features.0.bias; give a file of one's weights",
+        ),
+        (
+            altered("features.1.bias", torch.zeros(2)),
+            "here: not one's weights, unexpected: features.1.bias; give a file of one's weights",
+        ),
         (
             {"a": torch.zeros(1)},
-            "here: not one's weights, missing: features.0.bias, features.0.weight",
+            "here: not one's weights, missing: features.0.bias, features.0.weight; give a file of one's weights",
         ),
         (
             {**state_of("one"), **{f"x{i}": torch.zeros(1) for i in range(5)}},
-            "here: not one's weights, unexpected: x0, x1, x2 and 2 more",
+            "here: not one's weights, unexpected: x0, x1, x2 and 2 more; give a file of one's weights",
         ),
         (
             altered("features.0.bias", torch.zeros(2, dtype=torch.float64)),
@@ -227,11 +250,11 @@ def altered(key: str, value: Tensor | None) -> dict[str, Tensor]:
         ),
         (
             altered("features.0.bias", torch.tensor([0.0, float("nan")])),
-            "here: features.0.bias holds NaN or infinite values",
+            "here: features.0.bias holds NaN or infinite values; give finite weights",
         ),
         (
             altered("features.0.bias", torch.tensor([0.0, float("-inf")])),
-            "here: features.0.bias holds NaN or infinite values",
+            "here: features.0.bias holds NaN or infinite values; give finite weights",
         ),
     ],
 )

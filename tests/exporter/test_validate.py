@@ -19,6 +19,7 @@ from lpips_export.backbones import BACKBONES, STRIDE, Backbone
 from lpips_export.cases import Case, validation_cases
 from lpips_export.errors import ValidationError
 from lpips_export.reference import Reference, Truth, lpips
+from lpips_export.tracing import serialized
 from lpips_export.validate import LIMITS, Values, check_against_truth
 from lpips_export.weights import load_backbone, load_lin
 from lpips_runtime.session import Session
@@ -217,7 +218,7 @@ def proven(
 
 def doctored(path: Path, kind: str, folder: Path) -> Session:
     copy = folder / path.name
-    onnx.save(validate._doctor_model(onnx.load(path), **validate._DOCTORED[kind]), copy)
+    copy.write_bytes(serialized(validate._doctor_model(onnx.load(path), **validate._DOCTORED[kind])))
     return Session(copy, provider="cpu")
 
 
@@ -257,7 +258,7 @@ def test_another_eps_is_caught_by_the_faint_copy_and_by_no_case(proven: tuple, t
         if value.size == 1 and value.dtype == np.float32 and value.item() == np.float32(1e-10):
             tensor.CopyFrom(numpy_helper.from_array(np.full_like(value, 2e-10), tensor.name))
     wrong = tmp_path / path.name
-    onnx.save(model, wrong)
+    wrong.write_bytes(serialized(model))
     assert wrong.read_bytes() != path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validate, "_DOCTORED", {})

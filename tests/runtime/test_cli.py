@@ -86,10 +86,16 @@ def test_a_table_from_standard_input(
 
 def test_a_table_that_breaks_half_way_keeps_its_rows(run: Run, distance: Callable[[str, str], str]) -> None:
     Path("pairs.csv").write_bytes(b"reference,distorted\na.png,b.png\na.png,\xff.png\na.png,c.png\n")
-    code, out, err = run("--pairs", "pairs.csv", "--format", "json")
-    assert (code, err) == (2, "error: pairs.csv, line 3: not UTF-8: invalid start byte; save it as UTF-8\n")
+    d = distance("a.png", "b.png")
+    code, out, err = run("--pairs", "pairs.csv", "--format", "json", "--fail-above", "0")
+    assert code == 3
+    assert err == (
+        summary(d)
+        + f"above 0: 1 of 1 pairs, the worst {d} for a.png, b.png\n"
+        + "error: pairs.csv, line 3: not UTF-8: invalid start byte; save it as UTF-8\n"
+    )
     told = json.loads(out)
-    assert [row["distance"] for row in told["results"]] == [float(distance("a.png", "b.png"))]
+    assert [row["distance"] for row in told["results"]] == [float(d)]
     assert told["summary"]["complete"] is False
 
 
@@ -212,7 +218,7 @@ def test_info_of_a_hostile_model_keeps_to_its_lines(run: Run, quick_model: Path)
         ({"version": "0.0"}, "LPIPS v0.0"),
         ({"lin": "baseline"}, "unweighted baseline (no lin weights)"),
         ({"lin": "custom"}, "custom lin weights"),
-        ({"backbone_sha256": "0" * 64}, "custom backbone weights"),
+        ({"backbone_sha256": "1" * 64}, "custom backbone weights"),
         ({"version": "0.0", "lin": "custom"}, "LPIPS v0.0, custom lin weights"),
     ],
 )

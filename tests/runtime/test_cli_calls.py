@@ -61,6 +61,7 @@ def test_help_and_version(run: Run) -> None:
         ("a.png b.png -o x.PNG", "-o x.PNG: is named like an image; results are text, --heatmap draws"),
         ("--pairs empty.csv -o ./empty.csv", "-o ./empty.csv: is one of the inputs, and would be overwritten"),
         ("a.png b.png -o m.onnx -m m.onnx", "-o m.onnx: is one of the inputs, and would be overwritten"),
+        ("a.png b.png -o m.onnx.json -m m.onnx", "-o m.onnx.json: is one of the inputs, and would be overwritten"),
         ("a.png b.png --heatmap a.png", "--heatmap a.png: is one of the inputs, and would be overwritten"),
         ("a.png b.png --heatmap h.gif", "--heatmap h.gif: one pair is drawn to a file, and no picture format goes by"),
         ("a.png b.png --heatmap h", "--heatmap h: one pair is drawn to a file, and no picture format goes by"),
@@ -75,6 +76,7 @@ def test_wrong_calls(run: Run, quick_model: Path, arguments: str, said: str) -> 
     Path("empty.csv").touch()
     Path("link.txt").symlink_to("a.png")
     Path("m.onnx").write_bytes(quick_model.read_bytes())
+    Path("m.onnx.json").write_text("{}")
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     code, out, err = run(*arguments.split())
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -140,7 +142,7 @@ def test_heatmaps_never_collide(run: Run, quick_model: Path) -> None:
     assert run("-m", quick_model, "--all-pairs", "all", "--heatmap", "maps")[0] == 0
     assert drawn("maps") == ["y/a.png", "z/a-2.png", "z/a.png"]
     Path("pairs.csv").write_text(
-        "reference,distorted\nall/x/a.png,all/y/a.png\na.png,all/y/a.png\nb.png,a.png\nb.png,./a.png\n"
+        "reference,distorted\nall/x/a.png,all/y/a.png\na.png,all/y/a.png\nb.png,a.png\nb.png,all/x/../../a.png\n"
         f"b.png,{Path('a.png').absolute()}\nb.png,all/../a.png\n"
     )
     assert run("-m", quick_model, "--pairs", "pairs.csv", "--heatmap", "others")[0] == 0

@@ -331,7 +331,8 @@ def test_malformed_rows_are_errors_that_name_their_line(tmp_path: Path) -> None:
         '"a\n'
         'b.png",c.png\n'
         "a.png,b.png\n"  # 10
-        "b.png,a.png\n",
+        "b.png,a.png\n"
+        "./a.png,.//b.png\n",  # the same by another spelling
     )
     found = list(csv_pairs(path))
     assert [pair.error and pair.error.removeprefix(f"{path}, ") for pair in found] == [
@@ -343,6 +344,7 @@ def test_malformed_rows_are_errors_that_name_their_line(tmp_path: Path) -> None:
         None,
         "line 10: repeats line 2",
         None,
+        "line 12: repeats line 2",
     ]
     assert names(found)[1:5] == [("a.png", ""), ("a.png", ""), ("", "b.png"), ("a.png", "b.png")]
     assert found[5].reference == "a\nb.png"

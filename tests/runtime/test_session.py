@@ -99,8 +99,10 @@ def test_the_files_made_here_are_onnx(models: Models, tmp_path: Path, file: Call
     assert model.graph == original.graph
     assert model.opset_import == original.opset_import
     said = {entry.key: entry.value for entry in original.metadata_props} | {"lpips.net": "vgg"}
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert found.pop("lpips.content_sha256") != said.pop("lpips.content_sha256")
     said.pop("lpips.license")
-    assert {entry.key: entry.value for entry in model.metadata_props} == said
+    assert found == said
 
 
 def test_a_custom_operator_is_refused(file: Callable[[bytes], Path]) -> None:
@@ -191,13 +193,14 @@ def test_metadata_that_lies_about_tensors(models: Models, tmp_path: Path, name: 
     assert "its tensors are not those that its metadata promises" in str(error)
 
 
-@pytest.mark.parametrize(("net", "smallest"), [("alex", 31), ("vgg", 16), ("squeeze", 17)])
+@pytest.mark.parametrize(
+    ("name", "net", "smallest"), [("alex", "alex", 31), (None, "vgg", 16), ("squeeze_baseline", "squeeze", 17)]
+)
 def test_metadata_that_allows_images_too_small(
-    file: Callable[[bytes], Path], tmp_path: Path, net: str, smallest: int
+    models: Models, file: Callable[[bytes], Path], tmp_path: Path, name: str | None, net: str, smallest: int
 ) -> None:
     """On such images ONNX Runtime dies, or returns numbers where the reference raises."""
-    depths = 7 if net == "squeeze" else 5
-    path = file(squared_difference(depths=depths, net=net, min_size=smallest))
+    path = models(name) if name else file(squared_difference())
     assert Session(path).info.min_size == smallest
     error = refusal(relabelled(path, tmp_path / "m.onnx", min_size=str(smallest - 1)))
     assert type(error) is DamagedModelError
@@ -208,7 +211,33 @@ def test_the_smallest_sides_are_those_of_the_exporter() -> None:
     backbones = pytest.importorskip("lpips_export.backbones").BACKBONES
     from lpips_runtime.session import _NETS
 
-    assert {net: (len(row.channels), row.min_size) for net, row in backbones.items()} == _NETS
+    expected = {net: (len(row.channels), row.min_size) for net, row in backbones.items()}
+    assert {net: (depths, smallest) for net, (depths, smallest, _) in _NETS.items()} == expected
+
+
+@pytest.mark.parametrize("name", ["alex", "alex_uint8", "alex_features"])
+def test_metadata_that_names_another_net_of_as_many_depths(models: Models, tmp_path: Path, name: str) -> None:
+    """VGG16 takes images of 16 pixels, of which ONNX Runtime dies in AlexNet."""
+    error = refusal(relabelled(models(name), tmp_path / "m.onnx", net="vgg", min_size="16"), kind=None)
+    assert type(error) is DamagedModelError
+    # The features graph has other channels, but the contract leaves them free.
+    assert "is not the vgg that its metadata promises" in str(error)
+
+
+def test_a_changed_model_is_refused_without_its_manifest_too(models: Models, file: Callable[[bytes], Path]) -> None:
+    data = bytearray(models("squeeze_baseline").read_bytes())
+    data[len(data) // 2] ^= 1
+    error = refusal(file(bytes(data)))
+    assert type(error) is DamagedModelError
+    assert "was changed or damaged after its export" in str(error)
+
+
+@pytest.mark.parametrize("seal", ["", "0", "0" * 64, "g" * 64, "f" * 64])
+def test_a_seal_that_is_none_is_refused(models: Models, tmp_path: Path, seal: str) -> None:
+    path = tmp_path / "m.onnx"
+    relabelled(models("squeeze_baseline"), path, content_sha256="x" * 64)
+    path.write_bytes(path.read_bytes().replace(b"x" * 64, seal.ljust(64).encode()))
+    assert type(refusal(path)) is DamagedModelError
 
 
 @pytest.mark.parametrize("depths", [0, 4, 6])
@@ -243,10 +272,10 @@ def test_a_features_graph_where_a_pair_is_needed(models: Models) -> None:
 # Manifests
 
 
-def test_a_model_that_its_manifest_does_not_describe(models: Models, file: Callable[[bytes], Path]) -> None:
-    data = bytearray(models("squeeze_baseline").read_bytes())
-    data[len(data) // 2] ^= 1
-    path = file(bytes(data))
+def test_a_model_that_its_manifest_does_not_describe(
+    models: Models, file: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    path = file(relabelled(models("squeeze_baseline"), tmp_path / "other.onnx", license="another").read_bytes())
     Session(path)
     path.with_name("model.onnx.json").write_bytes(models("squeeze_baseline").with_suffix(".onnx.json").read_bytes())
     assert type(refusal(path)) is DamagedModelError
@@ -325,6 +354,7 @@ for seed in range(int(sys.argv[3]), int(sys.argv[4])):
             detail = scorer.detail(*images)
             assert detail.distance.shape == (2,) and (detail.distance >= 0).all(), detail.distance
             assert np.isfinite(detail.map).all()
+        assert bytes(flipped) == data, "a changed model gave numbers"
     except LpipsError as error:
         assert len(str(error).splitlines()) == 1 and str(error).startswith(target), str(error)
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lpips_runtime.contract import BACKBONE_SHA256, ModelInfo
+from lpips_runtime.contract import BACKBONE_SHA256, UNSEALED, ModelInfo, seal
 
 FLOAT, UINT8, INT64 = 1, 2, 7  # TensorProto.DataType
 _GRAPH, _METADATA = 7, 14  # of ModelProto
@@ -65,7 +65,7 @@ def metadata(data: bytes) -> dict[str, str]:
 
 
 def with_metadata(data: bytes, entries: dict[str, str]) -> bytes:
-    """The model with these metadata_props and no others."""
+    """The model with these metadata_props and no others; sealed, where they have the place for it."""
     kept = b"".join(message((number, data[start:end])) for number, start, end in fields(data) if number == _GRAPH)
     # Scalars, the opset among them, are few and small, but message() would need their kind: they are cut out whole.
     at, rest = 0, b""
@@ -73,12 +73,14 @@ def with_metadata(data: bytes, entries: dict[str, str]) -> bytes:
         if number not in (_GRAPH, _METADATA):
             rest += data[at:end]
         at = end
-    return rest + kept + message(*((_METADATA, message((1, key), (2, value))) for key, value in entries.items()))
+    made = rest + kept + message(*((_METADATA, message((1, key), (2, value))) for key, value in entries.items()))
+    return seal(made) if entries.get("lpips.content_sha256") == UNSEALED else made
 
 
 def relabelled(model: Path, to: Path, /, **changes: str | None) -> Path:
     """A copy of a model, without a manifest, whose lpips.* metadata says something else; None leaves a key out."""
     data = model.read_bytes()
+    changes = {"content_sha256": UNSEALED, **changes}
     entries: dict[str, str | None] = {**metadata(data), **{f"lpips.{key}": value for key, value in changes.items()}}
     to.write_bytes(with_metadata(data, {key: value for key, value in entries.items() if value is not None}))
     return to
@@ -134,18 +136,18 @@ def model(inputs: list[bytes], outputs: list[bytes], nodes: list[bytes], entries
 INFO = ModelInfo(
     format="1",
     kind="pair",
-    net="alex",
+    net="vgg",
     version="0.1",
     lin="learned",
     precision="fp32",
     target="",
     input="float32",
-    min_size=31,
+    min_size=16,
     stride=16,
     halo=96,
     eps=1e-10,
-    backbone_sha256=BACKBONE_SHA256["alex"],
-    lin_sha256="0" * 64,
+    backbone_sha256=BACKBONE_SHA256["vgg"],
+    lin_sha256="1" * 64,
     exporter="a test",
     reference="none",
     license="none",

@@ -1,0 +1,19 @@
+"""The command lpips-score, also as `python -m lpips_runtime`."""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command and return its exit code; an interrupt while it is still being imported is one too."""
+    try:
+        from .cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
