@@ -8,6 +8,7 @@ names, shapes, dtype and values are checked, then the tensor hash.
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def load_backbone(
             for name, checked in weights.items():
                 write_cache(BACKBONES[name], checked.state, checked.provenance, log)
         used = weights[net]
-        log(f"{net} backbone: {source.name}, {used.origin}{'' if used.known else ' (unknown weights)'}")
+        log(f"{net} backbone: {source.name}, {_short(used.origin)}{'' if used.known else ' (unknown weights)'}")
         return used
     raise WeightsError(
         "\n  ".join([f"no weights for the {net} backbone; every source failed:", *reasons])
@@ -150,6 +151,12 @@ def _checked(
             f"torchvision's {backbone.file} has {backbone.sha256}{advice}"
         )
     return BackboneWeights(backbone.net, tensors, sha256, found.origin, source.name, known, found.provenance)
+
+
+def _short(path: str) -> str:
+    """A path as people read it, with ~ for their home."""
+    home = f"{Path.home()}{os.sep}"
+    return f"~{os.sep}{path.removeprefix(home)}" if path.startswith(home) else path
 
 
 def load_lin(net: str, version: str, lin: Path | Literal["none"] | None = None) -> LinWeights:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lpips_export import lpips_jax
+from lpips_export import lpips_jax, weights
 from lpips_export.backbones import BACKBONES
 from lpips_export.errors import SpecError, WeightsError
 from lpips_export.statefile import tensor_hash
@@ -461,3 +461,9 @@ def test_torchvisions_own_weights_are_known(monkeypatch: pytest.MonkeyPatch, net
     monkeypatch.setenv("LPIPS_WEIGHTS_DIR", os.environ["LPIPS_TEST_WEIGHTS_DIR"])
     weights = load_backbone(net)
     assert (weights.source, weights.sha256, weights.known) == ("directory", sha256, True)
+
+
+def test_the_log_shortens_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert weights._short(str(tmp_path / "a" / "b.pth")) == str(Path("~", "a", "b.pth"))
+    assert weights._short(f"{tmp_path}2/b.pth") == f"{tmp_path}2/b.pth"
