@@ -26,7 +26,7 @@ from .errors import ImageFileError, ImageFormatError, InputError, UsageError
 from .pillow_checks import GRAY16, MAX_PIXELS, WITH_ALPHA, check_header, check_stream, raw_mode, transparent_value
 from .quiet import mute_warnings
 
-__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "Note", "load_image", "parse_color"]
+__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "Note", "check_color", "load_image", "parse_color"]
 
 # MAX_PIXELS of four 16-bit channels, uncompressed, stay below this; a sparse file need not.
 MAX_BYTES = 2**31
@@ -112,7 +112,7 @@ def load_image(path: str | os.PathLike[str], *, background: tuple[int, int, int]
     """
     name = os.fsdecode(path)
     if background is not None:
-        _check_color(background, background)
+        check_color(background, background)
     with _open_regular(Path(name), name) as file:
         try:
             head = file.read(16)
@@ -146,10 +146,11 @@ def parse_color(text: str) -> tuple[int, int, int]:
         raise UsageError(f"{text!r} is not a colour; give a name such as white, or #rrggbb") from None
     if len(color) != 3:
         raise UsageError(f"the colour {text!r} has an alpha value; a background is opaque, give #rrggbb")
-    return _check_color(color, text)
+    return check_color(color, text)
 
 
-def _check_color(color: Sequence[int], said: object) -> tuple[int, int, int]:
+def check_color(color: Sequence[int], said: object) -> tuple[int, int, int]:
+    """The colour, RGB 0..255, or a UsageError that names it as it was `said`."""
     if len(color) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in color):
         raise UsageError(f"{said!r} is not a colour; give red, green and blue from 0 to 255")
     red, green, blue = color

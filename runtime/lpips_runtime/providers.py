@@ -58,7 +58,7 @@ def onnxruntime() -> Any:
 
 def parse(name: str) -> tuple[str, int]:
     """The label and device number in `auto`, `cpu`, `cuda` or `cuda:1`. Raises UsageError for anything else."""
-    label, colon, number = name.partition(":")
+    label, colon, number = str(name).partition(":")
     if label != "auto" and label not in PROVIDERS:
         raise UsageError(f"provider {name!r} is unknown; choose from auto, {', '.join(sorted(PROVIDERS))}")
     if colon and not (number.isdecimal() and len(number) <= 3):

@@ -79,7 +79,7 @@ class Scorer:
         background: tuple[int, int, int] | None = None,
     ) -> None:
         self._arguments = {"provider": provider, "threads": threads, "background": background}
-        self._background = background
+        self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
         self._session: Session | None = Session(self._path, provider=provider, threads=threads)
 

@@ -422,3 +422,17 @@ def test_provenance_says_what_made_the_numbers(models: Models) -> None:
 def test_the_model_may_be_named_by_the_environment(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LPIPS_MODEL", str(models("alex")))
     assert Scorer().path == models("alex").absolute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"threads": 1.5}, "threads is 1.5, it must be a whole number"),
+        ({"threads": "2"}, "threads is '2', it must be a whole number"),
+        ({"provider": None}, "provider None is unknown"),
+        ({"background": "white"}, "'white' is not a colour; give red, green and blue"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_on_opening(models: Models, arguments: dict, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Scorer(models("alex"), **arguments)

@@ -397,7 +397,7 @@ def test_any_metadata_gives_info_or_an_error_of_one_line(key: str, value: str) -
 
 @pytest.mark.parametrize("threads", [0, -1, MAX_THREADS + 1, 10**20])
 def test_a_number_of_threads_that_cannot_be_meant(models: Models, threads: int) -> None:
-    with pytest.raises(UsageError, match=rf"^threads is {threads}, it must be 1 to 1024$"):
+    with pytest.raises(UsageError, match=rf"^threads is {threads}, it must be a whole number from 1 to 1024$"):
         Session(models("alex"), threads=threads)
 
 
