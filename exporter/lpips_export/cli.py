@@ -224,16 +224,20 @@ def _guard(
     raise typer.Exit(code)
 
 
+# Ctrl-C, a plain kill, a terminal that is closed.
+_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
 @contextmanager
 def _stopped_by_signals(received: list[int]) -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt: a plain SIGTERM would leave the staging folder behind."""
+    """Each of _STOPS raises KeyboardInterrupt: unhandled, a kill would leave the staging folder behind."""
 
     def stop(number: int, frame: object) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
     # One that is ignored, as nohup and shells do for jobs in the background, stays so.
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield

@@ -56,7 +56,7 @@ def test_debug_adds_the_traceback_and_leaves_the_exit_code(
     assert call.error == short
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("became", [None, ImportError("initialization failed")])
 def test_an_interrupt_is_one_line_whatever_error_it_became(
     call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, became: Exception | None
