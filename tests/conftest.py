@@ -35,9 +35,13 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure() -> None:
-    # A shell starts background jobs with Ctrl-C ignored, and so would every process that the tests interrupt.
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts background jobs with Ctrl-C ignored, nohup ignores the closed terminal, and so would every process
+    # that the tests interrupt.
+    usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+    for name, handler in usual.items():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
