@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from lpips_runtime import contract
 from lpips_runtime.contract import ModelInfo
-from lpips_runtime.errors import ProviderError, ShapeError
+from lpips_runtime.errors import ModelError, ProviderError, ShapeError
 from lpips_runtime.session import Session
 from lpips_runtime.upsample import spatial_map
 
@@ -125,7 +125,7 @@ def validate(
     reference_of: backbone state -> Reference, called anew for the doctored copies. Raises ValidationError on the
     first case that is off, naming the quantity, both numbers and the limit.
     """
-    sessions = [Session(path, provider="cpu", kind=None) for path in paths]
+    sessions = [_opened(path) for path in paths]
     reports = [Report() for _ in paths]
     info = sessions[0].info
     cases = list(validation_cases(info.min_size, info.input))
@@ -152,7 +152,7 @@ def validate(
                 with tempfile.TemporaryDirectory() as folder:
                     copy = Path(folder, path.name)
                     copy.write_bytes(serialized(_doctor_model(onnx.load(path), **change)))
-                    report.cases.append(_run_case(Session(copy, provider="cpu", kind=None), case, changed))
+                    report.cases.append(_run_case(_opened(copy), case, changed))
             advance()
     return reports
 
@@ -185,6 +185,13 @@ def _results(session: Session, inputs: Mapping[str, np.ndarray], size: tuple[int
     names = [contract.DISTANCE, contract.LAYERS, *(contract.depth(k) for k in range(session.depths))]
     distance, layers, *depths = session.run(inputs, names)
     return Values(distance, layers, spatial_map(depths, *size))
+
+
+def _opened(path: Path) -> Session:
+    try:
+        return Session(path, provider="cpu", kind=None)
+    except ModelError as error:
+        raise ValidationError(f"the graph cannot be run: {error}") from error
 
 
 def _run_case(session: Session, case: Case, reference: Reference) -> CaseReport:
