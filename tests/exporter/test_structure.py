@@ -62,23 +62,22 @@ def eps_of_another_size(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(np.full_like(value, 1e-8), tensor.name))
 
 
-def half_behind_the_squares(model: onnx.ModelProto) -> None:
-    """float32 -> half -> float32 around the first sum of squares."""
+def through_half(model: onnx.ModelProto, operator: str) -> None:
+    """float32 -> half -> float32 before the first node of this operator."""
     graph = model.graph
-    at, node = next((i, node) for i, node in enumerate(graph.node) if node.op_type == "Sqrt")
+    at, node = next((i, node) for i, node in enumerate(graph.node) if node.op_type == operator)
     source = node.input[0]
     graph.node.insert(at, helper.make_node("Cast", ["a_half"], ["a_float"], to=TensorProto.FLOAT))
     graph.node.insert(at, helper.make_node("Cast", [source], ["a_half"], to=TensorProto.FLOAT16))
     node.input[0] = "a_float"
+
+
+def half_behind_the_squares(model: onnx.ModelProto) -> None:
+    through_half(model, "Sqrt")
 
 
 def half_before_the_squares(model: onnx.ModelProto) -> None:
-    graph = model.graph
-    at, node = next((i, node) for i, node in enumerate(graph.node) if node.op_type == "Relu")
-    source = node.input[0]
-    graph.node.insert(at, helper.make_node("Cast", ["a_half"], ["a_float"], to=TensorProto.FLOAT))
-    graph.node.insert(at, helper.make_node("Cast", [source], ["a_half"], to=TensorProto.FLOAT16))
-    node.input[0] = "a_float"
+    through_half(model, "Relu")
 
 
 def uint8_concat(model: onnx.ModelProto) -> None:
