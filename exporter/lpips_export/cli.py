@@ -4,37 +4,28 @@ torch and the rest of the exporter are imported only once the arguments are know
 """
 
 import contextlib
-import json
-import os
-import signal
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from lpips_runtime import __version__
-from lpips_runtime.errors import LpipsError, OutputError
+from lpips_runtime.errors import LpipsError
 from lpips_runtime.models import find_model
 
 from .console import ConsoleProgress
 from .errors import SpecError, StructureError, ValidationError
+from .guard import abandon_stdout, guard
 from .progress import Advance
-
-if TYPE_CHECKING:
-    from .export import Proof
-    from .manifest import Artifact
-    from .spec import ExportSpec
 
 __all__ = ["main"]
 
 # What the options may be; spec.CHOICES must say the same (tests/exporter/test_cli.py).
 Net = Literal["alex", "vgg", "squeeze"]
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "fp16"]
 Version = Literal["0.1", "0.0"]
 Input = Literal["float32", "uint8"]
 
@@ -117,11 +108,12 @@ def run(
         with progress.stage("loading PyTorch"):
             from .export import check as prove
             from .export import export
+            from .reporting import report_check, report_export
             from .spec import ExportSpec
 
         if check is not None:
             proof = prove(check, backbone=_path(backbone), lin=_path(lin), progress=progress)
-            _report_check(proof, as_json)
+            report_check(proof, as_json)
             return
         spec = ExportSpec(
             net=net,
@@ -134,7 +126,7 @@ def run(
             split=split,
         )
         artifacts = export(spec, output_dir, overwrite=overwrite, progress=progress)
-        _report_export(spec, artifacts, time.perf_counter() - start, as_json)
+        report_export(artifacts, time.perf_counter() - start, as_json)
 
     def worded(error: LpipsError) -> str:
         message = str(error)
@@ -150,7 +142,7 @@ def run(
         unchanged = check is None and before is not None and _files(output_dir) == before
         return "interrupted; nothing was published" if unchanged else "interrupted"
 
-    _guard(work, debug, worded, interrupted)
+    guard(work, debug, worded, interrupted)
 
 
 def _refuse_beside_check(context: typer.Context) -> None:
@@ -191,132 +183,12 @@ def _files(folder: Path) -> set[tuple[str, int, int]] | None:
     return {(name, stat.st_ino, stat.st_mtime_ns) for name, stat in stats}
 
 
-def _guard(
-    work: Callable[[], None],
-    debug: bool,
-    worded: Callable[[LpipsError], str],
-    interrupted: Callable[[], str],
-) -> None:
-    """Run, and turn what goes wrong into a line on stderr and an exit code, which --debug does not change.
-
-    worded: what to say of an error of ours. interrupted: what to say after a signal.
-    """
-    received: list[int] = []
-    try:
-        with _stopped_by_signals(received):
-            work()
-        return
-    except BrokenPipeError:  # whoever read stdout has seen enough; typer ends quietly
-        raise
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  nothing above would word it for the user
-        if debug:
-            traceback.print_exc()
-        if received:
-            # Whatever the error: an extension module that is being imported makes an ImportError of the interrupt.
-            line, code = interrupted(), 128 + received[0]
-        elif isinstance(error, LpipsError):
-            line, code = f"error: {worded(error)}", error.exit_code
-        else:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            line = f"error: unexpected {type(error).__name__}: {first}; please report it with the output of --debug"
-            code = LpipsError.exit_code
-    typer.echo(line, err=True)
-    raise typer.Exit(code)
-
-
-# Ctrl-C, a plain kill, a terminal that is closed.
-_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-@contextmanager
-def _stopped_by_signals(received: list[int]) -> Iterator[None]:
-    """Each of _STOPS raises KeyboardInterrupt: unhandled, a kill would leave the staging folder behind."""
-
-    def stop(number: int, frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    # One that is ignored, as nohup and shells do for jobs in the background, stays so.
-    numbers = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _report_export(spec: "ExportSpec", artifacts: "list[Artifact]", seconds: float, as_json: bool) -> None:
-    published = f"the artifact is published all the same: {artifacts[0].path}"
-    if as_json:
-        files = [
-            {key: artifact.manifest[key] for key in ("file", "sha256", "size", "weights", "seconds")}
-            | {"path": str(artifact.path), "worst": artifact.manifest["validation"]["worst"]}
-            for artifact in artifacts
-        ]
-        result = {"path": str(artifacts[0].path), "seconds": round(seconds, 1), "files": files}
-        _print(json.dumps(result, indent=2), published)
-        return
-    for artifact in artifacts:
-        validation = artifact.manifest["validation"]
-        typer.echo(
-            f"{artifact.path.name}: {artifact.size / 1e6:.2f} MB, {len(validation['cases'])} cases against "
-            f"{validation['against']}, worst error {_worst(validation['worst'])}",
-            err=True,
-        )
-    typer.echo(f"done in {seconds:.1f} s", err=True)
-    _print(str(artifacts[0].path), published)
-
-
-def _report_check(proof: "Proof", as_json: bool) -> None:
-    passed = f"{proof.path}: passed all the same"
-    if as_json:
-        _print(
-            json.dumps(
-                {
-                    "path": str(proof.path),
-                    "passed": True,
-                    "structure": proof.rules,
-                    "validation": proof.report.as_dict(),
-                },
-                indent=2,
-            ),
-            passed,
-        )
-        return
-    _print(
-        f"{proof.path}: passed; {len(proof.rules)} rules of structure, {len(proof.report.cases)} cases against "
-        f"{proof.info.reference}, worst error {_worst(proof.report.worst)}",
-        passed,
-    )
-
-
-def _print(text: str, done: str) -> None:
-    try:
-        typer.echo(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _abandon_stdout()
-        raise OutputError(f"stdout cannot be written: {error.strerror}; {done}") from error
-
-
-def _abandon_stdout() -> None:
-    # Python would try again to write what is left when it ends, fail, and end with exit code 120.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _worst(errors: dict[str, float]) -> str:
-    return ", ".join(f"{quantity} {error:.1e}" for quantity, error in errors.items())
-
-
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the command; `arguments` default to those of the process."""
     try:
         return app(arguments, prog_name="lpips-export")
     except OSError as error:  # --version and --help print before anything else is guarded
-        _abandon_stdout()
+        abandon_stdout()
         with contextlib.suppress(OSError):  # stderr may be no better
             typer.echo(f"error: stdout cannot be written: {error.strerror}", err=True)
         raise SystemExit(LpipsError.exit_code) from error

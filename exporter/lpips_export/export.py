@@ -16,13 +16,13 @@ from lpips_runtime.providers import onnxruntime
 from .backbones import BACKBONES
 from .errors import SpecError, StructureError, WeightsError
 from .manifest import Artifact, build_manifest, check_replaceable, publish, specification, staging
-from .metric import Comparator, Encoder
+from .metric import Comparator, Encoder, Pair
 from .progress import Progress
 from .reference import Reference
 from .spec import ExportSpec, artifact_stem, describe
 from .structure import check_structure
 from .tracing import serialized, trace
-from .validate import Report, validate
+from .validate import LIMITS, Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
 __all__ = ["Proof", "check", "export"]
@@ -53,7 +53,7 @@ def export(
     for info in infos:
         check_replaceable(output_dir / f"{artifact_stem(info)}.onnx", specification(info), overwrite)
 
-    encoder = Encoder(BACKBONES[spec.net], backbone.state, version=spec.version, image_input=spec.input)
+    encoder = _encoder(infos[0], backbone)
     comparator = Comparator(lin.tensors)
     start = time.perf_counter()
     with staging(output_dir) as folder:
@@ -93,7 +93,7 @@ def check(
     graph, info = _read(path)
     if not manifest_path(path).exists():
         progress.note(f"{path}: no manifest beside it, so its sha256 is not checked")
-    if info.precision != "fp32":
+    if info.precision not in LIMITS:
         raise ForeignModelError(f"{path}: precision {info.precision} cannot be checked by this version")
     _ask_for_weights(path, info, backbone, lin)
     spec = ExportSpec(
@@ -152,7 +152,19 @@ def _weights(spec: ExportSpec, progress: Progress) -> tuple[BackboneWeights, Lin
     return load_backbone(spec.net, spec.backbone, allow_unknown=spec.allow_unknown_weights, log=progress.note), lin
 
 
+def _encoder(info: ModelInfo, backbone: BackboneWeights) -> Encoder:
+    return Encoder(
+        BACKBONES[info.net],
+        backbone.state,
+        version=info.version,
+        image_input=info.input,
+        precision=info.precision,
+    )
+
+
 def _prove(
     paths: Sequence[Path], info: ModelInfo, backbone: BackboneWeights, lin: LinWeights, progress: Progress
 ) -> list[Report]:
-    return validate(paths, lambda state: Reference(info.net, info.version, state, lin), backbone, progress)
+    half = info.precision == "fp16" and info.kind == "pair"
+    traced = Pair(_encoder(info, backbone), Comparator(lin.tensors)).eval() if half else None
+    return validate(paths, lambda state: Reference(info.net, info.version, state, lin), backbone, progress, traced)

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from .backbones import Backbone
 
-__all__ = ["EPS", "Comparator", "Encoder", "Pair"]
+__all__ = ["CONVOLUTION_TYPES", "EPS", "Comparator", "Encoder", "Pair"]
 
 EPS = 1e-10
+
+# What the backbone computes in; all else is float32 in every precision.
+CONVOLUTION_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 # lpips.ScalingLayer: ImageNet's mean and deviation, moved from [0, 1] to [-1, 1]. Version 0.0 left it out.
 _SCALING = {"0.1": ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)), "0.0": None}
@@ -32,13 +35,23 @@ class Encoder(nn.Module):
     scale: Tensor
     eps: Tensor
 
-    def __init__(self, backbone: Backbone, state: dict[str, Tensor], *, version: str, image_input: str) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        state: dict[str, Tensor],
+        *,
+        version: str,
+        image_input: str,
+        precision: str = "fp32",
+    ) -> None:
         super().__init__()
         features = backbone.features()
         features.load_state_dict({key.removeprefix("features."): value for key, value in state.items()}, strict=True)
         self.slices = nn.ModuleList(
             features[start:stop] for start, stop in zip(backbone.cuts, backbone.cuts[1:], strict=False)
         )
+        self.dtype = CONVOLUTION_TYPES[precision]
+        self.slices.to(self.dtype)
         self.uint8 = image_input == "uint8"
         self.scaled = _SCALING[version] is not None
         shift, scale = _SCALING[version] or ((0.0,) * 3, (1.0,) * 3)
@@ -60,10 +73,12 @@ class Encoder(nn.Module):
         """Float32 [N, 3, H, W] in [-1, 1] -> unit-length features."""
         if self.scaled:
             x = (x - self.shift) / self.scale
+        x = x.to(self.dtype)
         features = []
         for part in self.slices:
             x = part(x)
-            features.append(self.unit(x))
+            # float32 from here on: SqueezeNet's sums of squares reach 1.5e6, where half ends at 65,504.
+            features.append(self.unit(x.float()))
         return features
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ __all__ = ["CHOICES", "ExportSpec", "artifact_stem", "describe"]
 
 CHOICES = {
     "net": tuple(BACKBONES),
-    "precision": ("fp32",),
+    "precision": ("fp32", "fp16"),
     "version": ("0.1", "0.0"),
     "input": ("float32", "uint8"),
 }

@@ -27,7 +27,9 @@ MAX_IR_VERSION = 10
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _INPUT_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 # Float types that may stand anywhere in a graph of this precision.
-_PRECISION_TYPES = {"fp32": {TensorProto.FLOAT}}
+_PRECISION_TYPES = {"fp32": {TensorProto.FLOAT}, "fp16": {TensorProto.FLOAT, TensorProto.FLOAT16}}
+# What the backbone's convolutions compute in.
+_CONVOLUTION_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 
 
 class Graph:
@@ -207,6 +209,18 @@ def _precision(graph: Graph) -> Iterator[str]:
         yield f"values that are not {graph.info.precision}: {dict(wrong)}"
 
 
+def _convolutions(graph: Graph) -> Iterator[str]:
+    """The backbone computes in the type of the precision, the lin layers (one output channel) in float32."""
+    for node in graph.nodes:
+        if node.op_type == "Conv":
+            weight = graph.constants.get(node.input[1])
+            lin = weight is not None and weight.dims[0] == 1
+            needed = TensorProto.FLOAT if lin else _CONVOLUTION_TYPES[graph.info.precision]
+            found = {graph.types.get(name) for name in (*node.input, *node.output)}
+            if found != {needed}:
+                yield f"Conv {node.name} is {', '.join(map(_name, found))}, must be {_name(needed)}"
+
+
 def _no_uint8_concat(graph: Graph) -> Iterator[str]:
     """NVIDIA's parser refuses Concat on uint8."""
     for node in graph.nodes:
@@ -245,6 +259,7 @@ RULES = (
     _eps,
     _float32_from_squares,
     _precision,
+    _convolutions,
     _no_uint8_concat,
     _no_strangers,
 )

@@ -23,6 +23,7 @@ from lpips_runtime.upsample import spatial_map
 
 from .cases import Case, validation_cases
 from .errors import ValidationError
+from .metric import Pair
 from .progress import Progress
 from .reference import Reference, Truth
 from .tracing import serialized
@@ -36,21 +37,34 @@ def _float32_limit(truth: np.ndarray) -> np.ndarray:
     return np.minimum(1e-5 * np.maximum(1, magnitude), 1e-7 + 1e-3 * magnitude)
 
 
+def _half_limit(truth: np.ndarray) -> np.ndarray:
+    magnitude = np.abs(truth)
+    return np.minimum(1e-3 * np.maximum(1, magnitude), 1e-6 + 0.5 * magnitude)
+
+
+def _half_map_limit(truth: np.ndarray) -> np.ndarray:
+    peak = truth.max(axis=(1, 2), keepdims=True)
+    return np.broadcast_to(5e-3 * np.maximum(1, peak), truth.shape)
+
+
 # precision -> quantity -> largest admitted |error|, elementwise, for the reference's values.
 LIMITS: Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]] = {
     "fp32": {"distance": _float32_limit, "layers": _float32_limit, "map": _float32_limit},
+    "fp16": {"distance": _half_limit, "layers": _half_limit, "map": _half_map_limit},
 }
 
 # Noise against noise is some tenths with every net; below this the absolute part of the limits proves nothing.
 _LEAST_DISTANCE = 1e-3
 
 # Unit-length features, elementwise.
-_FEATURE_LIMIT = 1e-5
+_FEATURE_LIMITS = {"fp32": 1e-5, "fp16": 5e-3}
 
 # Two copies of the graph with other weights, for what real ones never or seldom show. Dead: every bias so low that
 # all channels are zero everywhere, so that a missing eps gives 0/0. Faint: first layer scaled down and all later
 # biases zero, so that norms are of the size of eps, and another eps, or eps elsewhere, gives another number.
 _DOCTORED = {"dead": {"scale": 1.0, "bias": -1e4}, "faint": {"scale": 1e-10, "bias": 0.0}}
+# In half, 1e-10 is 0.
+_DOCTORED_IN = {"fp32": ("dead", "faint"), "fp16": ("dead",)}
 
 
 @dataclass(frozen=True)
@@ -64,14 +78,15 @@ class Values:
 
 @dataclass(frozen=True)
 class CaseReport:
-    """Figures of one case: its size, the reference's largest distance, the largest |error| of each quantity, and
-    `share`, the largest error over its limit."""
+    """Figures of one case: its size, the reference's largest distance, the largest |error| of each quantity, `share`,
+    the largest error over its limit, and `relative`, the largest |error| of a distance over that distance."""
 
     name: str
     size: str
     distance: float
     errors: dict[str, float]
     share: float
+    relative: float | None = None
 
 
 @dataclass
@@ -111,7 +126,10 @@ def check_against_truth(case: str, precision: str, values: Values, truth: Truth)
             )
     height, width = truth.map.shape[1:]
     size = f"{truth.map.shape[0]}x{height}x{width}"
-    return CaseReport(case, size, float(truth.distance.max()), errors, share)
+    apart = truth.distance > 0
+    error = np.abs(values.distance[apart].astype(np.float64) - truth.distance[apart])
+    relative = float(np.max(error / truth.distance[apart])) if apart.any() else None
+    return CaseReport(case, size, float(truth.distance.max()), errors, share, relative)
 
 
 def validate(
@@ -119,11 +137,14 @@ def validate(
     reference_of: Callable[[Mapping], Reference],
     backbone: BackboneWeights,
     progress: Progress | None = None,
+    traced: Pair | None = None,
 ) -> list[Report]:
     """Run the graphs of one export on every case, on the CPU provider, against the reference; a Report for each.
 
-    reference_of: backbone state -> Reference, called anew for the doctored copies. Raises ValidationError on the
-    first case that is off, naming the quantity, both numbers and the limit.
+    reference_of: backbone state -> Reference, called anew for the doctored copies. traced: the module that the graphs
+    come from, to be run in PyTorch as well; needed in half, which ONNX Runtime's CPU provider computes in float32 for
+    the most part, so that an overflow would not show. Raises ValidationError on the first case that is off, naming
+    the quantity, both numbers and the limit.
     """
     sessions = [_opened(path) for path in paths]
     reports = [Report() for _ in paths]
@@ -134,7 +155,7 @@ def validate(
         for path, session, report in zip(paths, sessions, reports, strict=True)
         if session.info.kind != "compare"
     ]
-    doctored = _DOCTORED if encoding else {}
+    doctored = {name: _DOCTORED[name] for name in _DOCTORED_IN[info.precision]} if encoding else {}
     title = f"validating {paths[0].name}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     with (progress or Progress()).stage(title, len(cases) + len(doctored)) as advance:
         reference = reference_of(backbone.state)
@@ -142,6 +163,8 @@ def validate(
             # Case by case through all graphs, while the reference remembers the taps of its images.
             for session, report in zip(sessions, reports, strict=True):
                 report.cases.append(_run_case(session, case, reference))
+            if traced is not None:
+                reports[0].cases.append(_run_module(traced, info, case, reference))
             advance()
         _check_that_something_was_told_apart(reports)
         sample = next(case for case in cases if case.name == "photo-like, batch of 3")
@@ -218,6 +241,15 @@ def _run_pair(session: Session, case: Case, reference: Reference) -> CaseReport:
     return check_against_truth(case.name, info.precision, values, truth)
 
 
+def _run_module(module: Pair, info: ModelInfo, case: Case, reference: Reference) -> CaseReport:
+    pair = [torch.from_numpy(as_input(image, info)) for image in (case.reference, case.distorted)]
+    with torch.no_grad():
+        distance, layers, *depths = (output.numpy() for output in module(*pair))
+    values = Values(distance, layers, spatial_map(depths, *case.reference.shape[2:]))
+    truth = reference(_as_image(case.reference, info), _as_image(case.distorted, info))
+    return check_against_truth(f"{case.name}, in PyTorch", info.precision, values, truth)
+
+
 def _run_features(session: Session, case: Case, reference: Reference) -> CaseReport:
     names = [contract.feature(k) for k in range(session.depths)]
     found = session.run({contract.IMAGE: as_input(case.distorted, session.info)}, names)
@@ -227,10 +259,11 @@ def _run_features(session: Session, case: Case, reference: Reference) -> CaseRep
         if ours.shape != theirs.shape or not np.isfinite(ours).all():
             raise ValidationError(f"case {case.name!r}: {name} is {ours.shape}, the reference's is {theirs.shape}")
         worst = max(worst, float(np.abs(ours - theirs).max()))
-    if worst > _FEATURE_LIMIT:
-        raise ValidationError(f"case {case.name!r}: features are off by {worst:.3g}, limit {_FEATURE_LIMIT:g}")
+    limit = _FEATURE_LIMITS[session.info.precision]
+    if worst > limit:
+        raise ValidationError(f"case {case.name!r}: features are off by {worst:.3g}, limit {limit:g}")
     count, _, height, width = case.distorted.shape
-    return CaseReport(case.name, f"{count}x{height}x{width}", 0.0, {"features": worst}, worst / _FEATURE_LIMIT)
+    return CaseReport(case.name, f"{count}x{height}x{width}", 0.0, {"features": worst}, worst / limit)
 
 
 def _run_compare(session: Session, case: Case, reference: Reference) -> CaseReport:
@@ -261,7 +294,8 @@ def _doctor_model(model: onnx.ModelProto, *, scale: float, bias: float) -> onnx.
     backbone = [node for node in convolutions if tensors[node.input[1]].dims[0] > 1]
     for number, node in enumerate(backbone):
         weight = numpy_helper.to_array(tensors[node.input[1]])
-        own = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else np.zeros(len(weight), "f4")
+        zeros = np.zeros(len(weight), weight.dtype)
+        own = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else zeros
         changed = _doctor(weight, own, first=number == 0, scale=scale, bias=bias)
         names = [f"doctored_{number}_weight", f"doctored_{number}_bias"]
         model.graph.initializer.extend(map(numpy_helper.from_array, changed, names))
@@ -284,5 +318,5 @@ def _doctor(
     weight: np.ndarray, own_bias: np.ndarray, *, first: bool, scale: float, bias: float
 ) -> tuple[np.ndarray, np.ndarray]:
     if first and not bias:
-        return weight * np.float32(scale), own_bias * np.float32(scale)
+        return weight * weight.dtype.type(scale), own_bias * own_bias.dtype.type(scale)
     return weight.copy(), np.full_like(own_bias, bias)
