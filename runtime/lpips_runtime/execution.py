@@ -20,12 +20,10 @@ from .gpu import OUT_OF_MEMORY, Gpu, Memory
 
 __all__ = ["Execution"]
 
-_NOISE = re.compile(
-    # "[checkMacros.cpp::catchCudaError::250] ", "IRuntime::deserializeCudaEngine: ", "Error Code 1: Cuda Runtime "
-    r"^\[[^\]\s]*::\d+\] |^I\w+::\w+: |Error Code \d+: "
-    # "In ScopedCudaStream at /_src/common/dispatch/cudaResources.cpp:25"
-    r"|\(?\bIn \w+ at \S+\.(?:cpp|h|cu):\d+\)?"
-)
+# "[checkMacros.cpp::catchCudaError::250] ", "IRuntime::deserializeCudaEngine: ", "Error Code 1: Cuda Runtime (...)"
+_REPORT = re.compile(r"(?:\[\S+\] )?(?:I\w+::\w+: )?Error Code \d+: [^(]*\((.*)\)\s*", re.DOTALL)
+# "In ScopedCudaStream at /_src/common/dispatch/cudaResources.cpp:25"
+_PLACE = re.compile(r"\bIn \w+ at \S+\.(?:cpp|h|cu):\d+")
 
 
 class Execution:
@@ -120,7 +118,9 @@ class Execution:
 
     def _error(self, what: str) -> ProviderError:
         # The first is the cause, what follows are its consequences.
-        words = " ".join(_NOISE.sub("", next(iter(self._errors), "it does not say why")).split())
+        told = next(iter(self._errors), "it does not say why")
+        report = _REPORT.fullmatch(told)
+        words = " ".join(_PLACE.sub("", report[1] if report else told).split())
         words = words if len(words) <= 300 else f"{words[:300]}..."
         advice = f"; {OUT_OF_MEMORY}" if re.search("out ?of ?memory", words, re.IGNORECASE) else ""
         return ProviderError(f"TensorRT {what}: {words}{advice}")

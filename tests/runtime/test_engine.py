@@ -351,12 +351,13 @@ def test_the_other_flavour_is_the_same_but_for_its_names(machine: Machine, monke
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("deserialize_cuda_engine", "TensorRT cannot read the plan: it is too old"),
-        ("create_execution_context", "TensorRT cannot set the plan up: it is too old"),
+        ("deserialize_cuda_engine", "TensorRT cannot read the plan: it is too old (by years)."),
+        ("create_execution_context", "TensorRT cannot set the plan up: it is too old (by years)."),
     ],
 )
 def test_nothing_where_something_was_asked_for(machine: Machine, call: str, said: str) -> None:
-    machine.tensorrt.fail[call] = "IRuntime::x: Error Code 1: it is too old In throwUnless at /_src/runtime.cpp:48"
+    words = "IRuntime::x: Error Code 1: Serialization (it is too old (by years). In throwUnless at /_src/x.cpp:48)"
+    machine.tensorrt.fail[call] = words
     error = refusal(machine.path)
     assert type(error) is ProviderError
     assert str(error) == f"{machine.path}: {said}"

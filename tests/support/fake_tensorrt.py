@@ -75,14 +75,14 @@ class FakeCuda(ModuleType):
         self.unseen = 0
 
     def __getattribute__(self, name: str) -> Any:
-        found: Any = super().__getattribute__(name)
+        found = super().__getattribute__(name)
         if not (name.startswith("cuda") and callable(found) and not isinstance(found, type)):
             return found
         if name in ("cudaGetErrorString", "cudaGetLastError"):
             return found
 
         def call(*arguments: Any) -> tuple[Any, ...]:
-            result = (self.fail[name], None) if name in self.fail else found(*arguments)
+            result: Any = (self.fail[name], None) if name in self.fail else found(*arguments)
             self.unseen += bool(result[0])
             return result
 
