@@ -115,7 +115,7 @@ def test_the_seeded_tensors(
 
 def test_many_threads_share_one_engine(build: Build) -> None:
     path, _ = build("fp32", net="alex")
-    work = [pairs(1 + k % 3, 40 + 23 * (k % 9), 70 + 17 * (k % 7)) for k in range(60)]
+    work = [pairs(1 + k % 3, 70 + 23 * (k % 9), 70 + 17 * (k % 7)) for k in range(60)]
     with Scorer(path) as scorer:
         expected = [scorer.score(*pair) for pair in work]
         with ThreadPoolExecutor(8) as pool:

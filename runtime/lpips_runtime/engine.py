@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,9 +86,22 @@ class Engine:
         self.depths = NETS[plan.info.net].depths
         self._profiles = plan.profiles
         try:
-            self._execution = Execution(library, data, gpu, host_code=plan.version_compatible)
+            with self._named():
+                self._execution = Execution(library, data, gpu, host_code=plan.version_compatible)
+            self._check_plan(plan)
+        except BaseException as error:
+            self.__dict__.pop("_execution", None)
+            _let_go(error)
+            raise
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
         except ProviderError as error:
             raise ProviderError(f"{self.path}: {error}") from error
+
+    def _check_plan(self, plan: PlanInfo) -> None:
         inputs, outputs = (self._execution.tensors(inputs=inputs) for inputs in (True, False))
         check_tensors(self.path, plan.info, inputs, outputs, again=_AGAIN)
         self._check_profiles(inputs)
@@ -116,13 +131,11 @@ class Engine:
         """
         profile, counts = self._choose(self._shape(next(iter(inputs.values())).shape))
         ends = np.cumsum(counts)
-        try:
+        with self._named():
             parts = [
                 self._execution.run(profile, {name: array[end - n : end] for name, array in inputs.items()}, outputs)
                 for n, end in zip(counts, ends, strict=True)
             ]
-        except ProviderError as error:
-            raise ProviderError(f"{self.path}: {error}") from error
         return [np.concatenate(found) for found in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
 
     def _choose(self, shape: Shape) -> tuple[int, list[int]]:
@@ -143,6 +156,13 @@ class Engine:
                 ".onnx file"
             )
         return min(choices, key=lambda choice: len(choice[1]))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames of an error and its causes: whoever keeps it would keep the plan's memory on the GPU too."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 def _load(library: Library) -> Any:

@@ -1,7 +1,7 @@
 """One deserialised TensorRT plan on one GPU: tensors in, tensors out. TensorRT and TensorRT-RTX have the same API.
 
-That API raises nothing: it returns None or False and tells a logger why. Here each of those is a ProviderError with
-the logger's words.
+That API hardly ever raises: it returns None or False and tells a logger why. Here each of those is a ProviderError
+with the logger's words.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -44,14 +44,14 @@ class Execution:
         # At the interpreter's exit too, before the memory and long before the modules are taken apart.
         weakref.finalize(self, _release, self._made)
         with self._memory.current():
-            runtime = self._must(library.Runtime(logger), "cannot start")
+            runtime = self._must("cannot start", library.Runtime, logger)
             if host_code:
                 runtime.engine_host_code_allowed = True
             self._made.append(runtime)
-            engine = self._must(runtime.deserialize_cuda_engine(plan), "cannot read the plan")
+            engine = self._must("cannot read the plan", runtime.deserialize_cuda_engine, plan)
             self._made.append(engine)
             # One for all profiles, with memory for the largest: what does not fit shows now, not amid a job.
-            self._made.append(self._must(engine.create_execution_context(), "cannot set the plan up"))
+            self._made.append(self._must("cannot set the plan up", engine.create_execution_context))
         self._profile = 0
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._is_input = {name: engine.get_tensor_mode(name) == library.TensorIOMode.INPUT for name in names}
@@ -93,32 +93,37 @@ class Execution:
     def _enqueue(self, profile: int, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         context, memory = self._made[2], self._memory
         if profile != self._profile:
-            done = context.set_optimization_profile_async(profile, memory.stream)
-            self._must(done, f"does not take profile {profile}")
+            self._must(
+                f"does not take profile {profile}", context.set_optimization_profile_async, profile, memory.stream
+            )
             self._profile = profile
         for name, array in inputs.items():
-            self._must(context.set_input_shape(name, array.shape), f"does not take {name} of shape {array.shape}")
-            self._must(context.set_tensor_address(name, memory.upload(name, array)), f"does not take {name}")
+            self._must(f"does not take {name} of shape {array.shape}", context.set_input_shape, name, array.shape)
+            self._must(f"does not take {name}", context.set_tensor_address, name, memory.upload(name, array))
         shapes = dict[str, tuple[int, ...]]()
         # All of them: TensorRT computes each, whether it is asked for or not.
         for name, (dtype, _) in self.tensors(inputs=False).items():
-            shapes[name] = tuple(context.get_tensor_shape(name))
+            shapes[name] = tuple(self._must(f"does not know {name}", context.get_tensor_shape, name))
             if any(side < 0 for side in shapes[name]):
                 raise self._error(f"does not know the shape of {name}, only {shapes[name]}")
             address = memory.reserve(name, shapes[name], dtype)
-            self._must(context.set_tensor_address(name, address), f"does not take {name}")
-        self._must(context.execute_async_v3(memory.stream), "fails")
+            self._must(f"does not take {name}", context.set_tensor_address, name, address)
+        self._must("fails", context.execute_async_v3, memory.stream)
         return [memory.download(name, shapes[name], self._tensors[name][0]) for name in outputs]
 
-    def _must(self, result: Any, what: str) -> Any:
-        """The result, unless it is None or False."""
+    def _must(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of TensorRT's returns, unless it is None or False."""
+        try:
+            result = function(*arguments)
+        except Exception as error:  # the bindings' own, where no None can be returned: a constructor, say
+            raise self._error(what, str(error)) from error
         if result is None or result is False:
             raise self._error(what)
         return result
 
-    def _error(self, what: str) -> ProviderError:
+    def _error(self, what: str, unlogged: str = "it does not say why") -> ProviderError:
         # The first is the cause, what follows are its consequences.
-        told = next(iter(self._errors), "it does not say why")
+        told = next(iter(self._errors), unlogged)
         report = _REPORT.fullmatch(told)
         words = " ".join(_PLACE.sub("", report[1] if report else told).split())
         words = words if len(words) <= 300 else f"{words[:300]}..."

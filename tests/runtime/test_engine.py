@@ -363,6 +363,14 @@ def test_nothing_where_something_was_asked_for(machine: Machine, call: str, said
     assert str(error) == f"{machine.path}: {said}"
 
 
+def test_what_the_bindings_raise_is_an_error_of_ours(machine: Machine) -> None:
+    machine.tensorrt.fail["Runtime"] = "pybind11::init(): factory function returned nullptr"
+    error = refusal(machine.path)
+    assert type(error) is ProviderError
+    assert str(error) == (f"{machine.path}: TensorRT cannot start: pybind11::init(): factory function returned nullptr")
+    assert isinstance(error.__cause__, ProviderError)
+
+
 def test_too_little_memory_for_the_plan(machine: Machine) -> None:
     machine.tensorrt.fail["create_execution_context"] = "OutOfMemory (Requested size was 9 bytes.)"
     assert "(Requested size was 9 bytes.); score fewer or smaller images at once, or end" in str(refusal(machine.path))
@@ -488,6 +496,14 @@ def test_what_tensorrt_refuses_is_an_error_once(machine: Machine, call: str, sai
         np.testing.assert_array_equal(scorer.score(*pair), session.score(*pair))
 
 
+def test_each_failure_is_told_in_its_own_words(machine: Machine) -> None:
+    with Scorer(machine.path) as scorer:
+        for words in ("no more", "never again"):
+            machine.tensorrt.fail["execute_async_v3"] = words
+            with pytest.raises(ProviderError, match=f"TensorRT fails: {words}$"):
+                scorer.score(*images(1, 20, 20))
+
+
 def test_a_run_that_fails_leaves_no_work_in_the_stream(machine: Machine) -> None:
     """Else the copies that it began would meet the buffers of the next run."""
     with Scorer(machine.path) as scorer:
@@ -533,7 +549,9 @@ def test_out_of_device_memory_says_so_and_smaller_images_go_on(machine: Machine)
         )
         # TensorRT asks for the last error too, and would take this one for its own.
         assert machine.cuda.unseen == 0
-        assert scorer.score(*images(1, 60, 60)) > 0
+        # Smaller than those before, whose buffers made room for the ones that failed, and larger.
+        for side in (20, 60):
+            assert scorer.score(*images(1, side, side)) > 0
 
 
 def test_memory_is_reused_and_grows_with_the_largest_images_only(machine: Machine) -> None:
@@ -563,11 +581,20 @@ def test_closing_gives_everything_back(machine: Machine) -> None:
         scorer.score(*images(1, 20, 20))
 
 
-@pytest.mark.parametrize("call", ["deserialize_cuda_engine", "create_execution_context", "execute_async_v3"])
+@pytest.mark.parametrize(
+    "call", ["Runtime", "deserialize_cuda_engine", "create_execution_context", "set_input_shape", "execute_async_v3"]
+)
 def test_an_engine_that_cannot_be_opened_gives_everything_back(machine: Machine, call: str) -> None:
+    """While the error lives, whose frames would keep the plan on the GPU: a notebook keeps its last one."""
     machine.tensorrt.fail[call] = "no more"
-    for _ in range(2):
-        assert type(refusal(machine.path)) is ProviderError
+    error = refusal(machine.path)
+    assert type(error) is ProviderError
+    assert everything_is_given_back(machine)
+
+
+def test_an_engine_that_is_not_what_it_says_gives_everything_back(machine: Machine) -> None:
+    error = refusal(machine.plan(info=replace(info_of(machine.onnx), net="alex", min_size=31)))
+    assert type(error) is DamagedModelError
     assert everything_is_given_back(machine)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -197,6 +198,7 @@ class FakeTensorRT(ModuleType):
 
     def __init__(self, cuda: FakeCuda, version: str = VERSION) -> None:
         super().__init__("tensorrt")
+        self.__spec__ = ModuleSpec("tensorrt", None)  # torch looks for it, to see whether there is a TensorRT
         self.cuda, self.__version__ = cuda, version
         self.fail: dict[str, str] = {}
         self.made: list[str] = []  # what lives
@@ -205,6 +207,8 @@ class FakeTensorRT(ModuleType):
         self.busy = 0  # contexts in use at the moment
 
     def Runtime(self, logger: _Logger) -> "_Runtime":
+        if "Runtime" in self.fail:
+            raise TypeError(self.fail["Runtime"])  # as pybind11 does where a constructor gets nothing
         return _Runtime(self, logger)
 
 
