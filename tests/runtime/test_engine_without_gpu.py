@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import real_tensorrt
-from fake_tensorrt import FakeCuda
+from fake_cuda import FakeCuda
 from score_command import Run
 
 from lpips_runtime.engine import Engine
