@@ -143,11 +143,11 @@ def _free(cuda: Any, number: int, stream: Any, device: dict[str, int], host: dic
 
 def _cuda() -> Any:
     try:
-        # The same name in cuda-python 12 and 13. Older ones have it as cuda.cudart, for TensorRTs we do not run.
+        # The same name in cuda-python 12 and 13; old ones of 12 have it as cuda.cudart.
         return importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError) as error:
         raise ProviderError(
-            "cuda-python is not installed, or is older than 12.6; pip install 'lpips-runtime[tensorrt]' or "
+            "cuda-python is not installed, or is older than 12.8; pip install 'lpips-runtime[tensorrt]' or "
             f"'lpips-runtime[tensorrt-rtx]' ({error})"
         ) from error
 

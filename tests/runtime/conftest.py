@@ -9,7 +9,7 @@ import onnx_files
 import pytest
 from engine_machine import Machine
 from fake_cuda import FakeCuda
-from fake_tensorrt import FakeTensorRT
+from fake_trt_runtime import FakeTensorRT
 from score_command import Models, Run, save
 
 from lpips_runtime import Scorer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from engine_machine import LARGE, SMALL, Machine, images, info_of, refusal
 from fake_cuda import GPU, CudaError
-from fake_tensorrt import VERSION
+from fake_trt_runtime import VERSION
 from score_command import Run
 
 from lpips_runtime import Scorer, __version__

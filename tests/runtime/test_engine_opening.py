@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from engine_machine import LARGE, SMALL, Machine, images, info_of, refusal
-from fake_tensorrt import FakeTensorRT, plan_file
+from fake_trt_runtime import FakeTensorRT, plan_file
 
 from lpips_runtime import Scorer
 from lpips_runtime.engine import Engine

@@ -231,7 +231,7 @@ def test_an_engine_that_is_still_open_at_the_end_is_given_back(machine: Machine)
     """By a finaliser that runs before the modules are taken apart."""
     script = f"""
 import sys, atexit
-from fake_tensorrt import FakeCuda, FakeTensorRT
+from fake_trt_runtime import FakeCuda, FakeTensorRT
 cuda = sys.modules["cuda.bindings.runtime"] = FakeCuda()
 library = sys.modules["tensorrt"] = FakeTensorRT(cuda)
 atexit.register(lambda: print("left:", len(cuda.live), len(cuda.streams), library.made))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_files
 import pytest
 from fake_cuda import FakeCuda
-from fake_tensorrt import FakeTensorRT, plan_file
+from fake_trt_runtime import FakeTensorRT, plan_file
 
 from lpips_runtime.contract import ModelInfo
 from lpips_runtime.engine import Engine

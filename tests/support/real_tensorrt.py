@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from fake_tensorrt import write_manifest
+from fake_trt_runtime import write_manifest
 
 from lpips_runtime.engine import LIBRARIES
 from lpips_runtime.errors import LpipsError
