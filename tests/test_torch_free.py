@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Tests that need torch, onnx or the exporter beside the runtime are the only ones that may be skipped there.
-MAY_BE_SKIPPED = re.compile(r"could not import '(torch|onnx|lpips_export\.\w+)'")
+# Tests that need torch, onnx, TensorRT or the exporter beside the runtime are the only ones that may be skipped there.
+MAY_BE_SKIPPED = re.compile(
+    r"could not import '(torch|onnx|lpips_export\.\w+|tensorrt_rtx_bindings|cuda\.bindings\.runtime)'"
+)
 
 
 def run(*arguments: object, **environment: str) -> str:

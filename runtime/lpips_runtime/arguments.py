@@ -62,11 +62,19 @@ def _parser() -> argparse.ArgumentParser:
         "-m",
         "--model",
         metavar="MODEL",
-        help="an .onnx file of lpips-export, or a name such as alex "
+        help="an .onnx or .engine file of lpips-export, or a name such as alex "
         "(default: $LPIPS_MODEL, then artifacts/lpips_alex_fp32.onnx)",
     )
-    model.add_argument("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    model.add_argument(
+        "--provider",
+        default="auto",
+        metavar="NAME",
+        help="auto, cpu, cuda or cuda:1, for an .engine file tensorrt:1 or tensorrt-rtx:1 (default: auto)",
+    )
     model.add_argument("--threads", type=_count, metavar="N", help="threads of ONNX Runtime (default: its own choice)")
+    model.add_argument(
+        "--trust-engine", action="store_true", help="open a version-compatible .engine file, which runs code of its own"
+    )
     model.add_argument("--info", action="store_true", help="say what the model is, and exit")
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=list(FORMATS), default="text", help="default: text")

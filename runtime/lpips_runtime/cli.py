@@ -109,7 +109,13 @@ def _run(options: argparse.Namespace) -> int:
     from .scorer import Scorer
 
     def opened() -> Scorer:
-        return Scorer(model, provider=options.provider, threads=options.threads, background=background)
+        return Scorer(
+            model,
+            provider=options.provider,
+            threads=options.threads,
+            background=background,
+            trust_engine=options.trust_engine,
+        )
 
     if options.info:
         with opened() as scorer:
@@ -118,6 +124,8 @@ def _run(options: argparse.Namespace) -> int:
     with opened() as scorer:
         if peculiar := scorer.info.peculiarities:
             _say(f"note: {scorer.path.name} is not plain LPIPS v0.1: {', '.join(peculiar)}")
+        if scorer.info.precision == "fp16" and scorer.provenance["runtime"]["provider"] == "cpu":
+            _say(f"note: {scorer.path.name}: half precision is slower than float32 on CPUs; use the fp32 model there")
         return _score(scorer, pairs, total, single, options)
 
 

@@ -5,7 +5,7 @@ LpipsError
 │   └── PairingError        a folder, list or table of pairs cannot be read as such
 ├── ModelError              the model cannot be used
 │   ├── ModelNotFoundError  (also a FileNotFoundError)
-│   ├── ForeignModelError   not ONNX, not exported by this project, or of a newer contract
+│   ├── ForeignModelError   not ONNX, not exported by this project, of a newer contract, or for another TensorRT or GPU
 │   └── DamagedModelError   does not match its manifest, its metadata or its contract
 ├── ProviderError           the execution provider is missing or failed
 ├── InputError              an image or array cannot be scored (also a ValueError)
@@ -64,7 +64,8 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 
 class ForeignModelError(ModelError):
-    """The file is not ONNX, not exported by this project, or of a newer contract than this version reads."""
+    """The file is not ONNX, not exported by this project, of a newer contract than this version reads, or a plan for
+    another TensorRT or GPU than those of this machine."""
 
 
 class DamagedModelError(ModelError):

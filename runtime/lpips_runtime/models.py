@@ -8,10 +8,12 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from .errors import DamagedModelError, ForeignModelError, ModelNotFoundError
+from .plan import PlanInfo
 
-__all__ = ["DEFAULT_MODEL", "MODEL_VARIABLE", "find_model", "manifest_path", "read_model"]
+__all__ = ["DEFAULT_MODEL", "MODEL_VARIABLE", "find_model", "is_plan", "manifest_path", "read_model", "read_plan"]
 
 DEFAULT_MODEL = Path("artifacts/lpips_alex_fp32.onnx")
 MODEL_VARIABLE = "LPIPS_MODEL"
@@ -40,7 +42,7 @@ def find_model(model: str | os.PathLike[str] | None = None) -> Path:
         path = DEFAULT_MODEL.parent / f"lpips_{net}_{precision}.onnx"
         next_step = f"export it with: lpips-export --net {net}" + f" --precision {precision}" * (precision != "fp32")
     else:
-        path, next_step = Path(model), "give the path of an .onnx file of lpips-export"
+        path, next_step = Path(model), "give the path of an .onnx or .engine file of lpips-export"
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -59,12 +61,38 @@ def manifest_path(model: Path) -> Path:
     return model.with_name(model.name + ".json")
 
 
+def is_plan(path: Path) -> bool:
+    """Whether a model is a TensorRT plan, by its name: of what is in it, only its manifest tells."""
+    return path.suffix.lower() == ".engine"
+
+
 def read_model(path: Path) -> tuple[bytes, str]:
-    """The bytes of a model and their sha256, checked against the manifest where one lies beside it.
+    """The bytes of a graph and their sha256, checked against the manifest where one lies beside it.
 
     Raises ModelNotFoundError if it cannot be read, ForeignModelError if it is larger than ONNX files can be,
     DamagedModelError if the manifest is of another file.
     """
+    data, sha256, _ = _read(path, again="export the model again")
+    return data, sha256
+
+
+def read_plan(path: Path) -> tuple[bytes, PlanInfo]:
+    """The bytes of a TensorRT plan and what the manifest beside it says, which must be there and be of this plan.
+
+    Raises ModelNotFoundError if the plan cannot be read, DamagedModelError if its manifest is missing, is none, or is
+    of another file.
+    """
+    data, _, manifest = _read(path, again="build the engine again")
+    if manifest is None:
+        raise DamagedModelError(
+            f"{path}: its manifest {manifest_path(path).name} is missing, and nothing else says for which TensorRT and "
+            "GPU it is; put it beside the plan, or build the engine again"
+        )
+    return data, PlanInfo.from_manifest(manifest, manifest_path(path))
+
+
+def _read(path: Path, again: str) -> tuple[bytes, str, dict[str, Any] | None]:
+    """The bytes of a file, their sha256, and the content of its manifest if there is one, which must be of them."""
     try:
         if path.stat().st_size >= _MOST_BYTES:
             raise ForeignModelError(f"{path}: is no model of lpips-export, those are far below 2 GB")
@@ -73,18 +101,18 @@ def read_model(path: Path) -> tuple[bytes, str]:
         raise ModelNotFoundError(f"{path}: cannot be read: {error.strerror}") from error
     sha256 = hashlib.sha256(data).hexdigest()
     manifest = manifest_path(path)
-    if manifest.exists():
-        try:
-            expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-        except OSError as error:
-            raise DamagedModelError(f"{manifest}: cannot be read: {error.strerror}; export the model again") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedModelError(
-                f"{manifest}: is no manifest (JSON with the sha256 of {path.name}); export the model again"
-            ) from error
-        if expected != sha256:
-            raise DamagedModelError(
-                f"{path}: sha256 {sha256[:16]}… is not the {str(expected)[:16]}… of {manifest.name}; "
-                "the file was changed, cut short or half replaced: export the model again"
-            )
-    return data, sha256
+    if not manifest.exists():
+        return data, sha256, None
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        expected = content["sha256"]
+    except OSError as error:
+        raise DamagedModelError(f"{manifest}: cannot be read: {error.strerror}; {again}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedModelError(f"{manifest}: is no manifest (JSON with the sha256 of {path.name}); {again}") from error
+    if expected != sha256:
+        raise DamagedModelError(
+            f"{path}: sha256 {sha256[:16]}… is not the {str(expected)[:16]}… of {manifest.name}; "
+            f"one of the two was changed, cut short, renamed or only half replaced: {again}"
+        )
+    return data, sha256, content

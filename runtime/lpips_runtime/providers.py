@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ProviderError, UsageError
+from .plan import FLAVOURS
 
-__all__ = ["MAX_THREADS", "PROVIDERS", "Provider", "choose", "onnxruntime", "parse"]
+__all__ = ["MAX_THREADS", "PROVIDERS", "Provider", "choose", "choose_gpu", "onnxruntime", "parse"]
 
 
 # ONNX Runtime's threads spin: with thousands of them a session never gets to work.
@@ -57,10 +58,16 @@ def onnxruntime() -> Any:
 
 
 def parse(name: str) -> tuple[str, int]:
-    """The label and device number in `auto`, `cpu`, `cuda` or `cuda:1`. Raises UsageError for anything else."""
+    """The label and device number in `auto`, `cpu`, `cuda` or `cuda:1`, or for a plan `tensorrt` or `tensorrt:1`.
+
+    Raises UsageError for anything else.
+    """
     label, colon, number = str(name).partition(":")
-    if label != "auto" and label not in PROVIDERS:
-        raise UsageError(f"provider {name!r} is unknown; choose from auto, {', '.join(sorted(PROVIDERS))}")
+    if label not in ("auto", *PROVIDERS, *FLAVOURS):
+        raise UsageError(
+            f"provider {name!r} is unknown; choose from auto, {', '.join(sorted(PROVIDERS))}, "
+            f"or for .engine files {', '.join(sorted(FLAVOURS))}"
+        )
     if colon and not (number.isdecimal() and len(number) <= 3):
         raise UsageError(f"provider {name!r}: the device after the colon is a number, as in cuda:1")
     if colon and label == "auto":
@@ -71,11 +78,15 @@ def parse(name: str) -> tuple[str, int]:
 
 
 def choose(name: str) -> tuple[Provider, int]:
-    """The provider and device number that `name` asks for: `auto`, `cpu`, `cuda` or `cuda:1`.
+    """The execution provider and device number that `name` asks for: `auto`, `cpu`, `cuda` or `cuda:1`.
 
     Raises UsageError for an unknown name or device, ProviderError for a provider that is not installed.
     """
     label, device = parse(name)
+    if label in FLAVOURS:
+        raise UsageError(
+            f"provider {name!r} runs .engine files; for an .onnx file choose from auto, {', '.join(sorted(PROVIDERS))}"
+        )
     available = onnxruntime().get_available_providers()
     if label == "auto":
         return next(row for row in PROVIDERS.values() if row.ort_name in available), device
@@ -86,3 +97,17 @@ def choose(name: str) -> tuple[Provider, int]:
             f"uninstall it and pip install 'lpips-runtime[{provider.extra}]'"
         )
     return provider, device
+
+
+def choose_gpu(name: str, flavour: str) -> int:
+    """The GPU's number that `name` asks for, for a plan of this flavour: `auto`, or the flavour as in `tensorrt:1`.
+
+    Raises UsageError for every other provider, since a plan runs with the library that built it and no other.
+    """
+    label, device = parse(name)
+    if label not in ("auto", flavour):
+        raise UsageError(
+            f"provider {name!r}: a .engine file brings its own, here {flavour}; leave the provider out, or choose the "
+            f"GPU with {flavour}:{device}"
+        )
+    return device

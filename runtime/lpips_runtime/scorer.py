@@ -15,8 +15,9 @@ from . import contract, images
 from ._version import __version__
 from .arrays import Batch, as_batch, check_pair, to_tensor
 from .contract import ModelInfo
+from .engine import Engine
 from .errors import DamagedModelError, UsageError
-from .models import find_model
+from .models import find_model, is_plan
 from .session import Session
 from .upsample import spatial_map
 
@@ -59,15 +60,18 @@ class Scorer:
     >>> with Scorer("artifacts/lpips_alex_fp32.onnx") as scorer:
     ...     scorer.score("a.png", "b.png")
 
-    model: the path of an .onnx file of lpips-export, a name such as "alex", or None for $LPIPS_MODEL and then
-    artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda" or "cuda:1". threads: of ONNX Runtime, None for
-    its default. background: the RGB colour, 0..255, under the transparent parts of image files; None refuses them.
+    model: the path of an .onnx or .engine file of lpips-export, a name such as "alex", or None for $LPIPS_MODEL and
+    then artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda" or "cuda:1"; an engine brings its own, "auto"
+    is the first GPU, and "tensorrt:1" or "tensorrt-rtx:1" another. threads: of ONNX Runtime, None for its default and
+    for engines. background: the RGB colour, 0..255, under the transparent parts of image files; None refuses them.
+    trust_engine: open a version-compatible engine, which runs code of its own on this machine.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
     with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy
     opens the model anew.
 
-    Raises ModelError, ProviderError or UsageError on opening, InputError for what cannot be scored.
+    Raises ModelError, ProviderError or UsageError on opening, InputError for what cannot be scored, ShapeError, which
+    is one, for images of a size that an engine was not built for.
     """
 
     def __init__(
@@ -77,11 +81,17 @@ class Scorer:
         provider: str = "auto",
         threads: int | None = None,
         background: tuple[int, int, int] | None = None,
+        trust_engine: bool = False,
     ) -> None:
-        self._arguments = {"provider": provider, "threads": threads, "background": background}
+        self._arguments = {
+            "provider": provider,
+            "threads": threads,
+            "background": background,
+            "trust_engine": trust_engine,
+        }
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
-        self._session: Session | None = Session(self._path, provider=provider, threads=threads)
+        self._session: Session | Engine | None = _opened(self._path, provider, threads, trust_engine)
 
     def __reduce__(self) -> tuple:
         return _reopen, (self._path, self._arguments)
@@ -97,7 +107,7 @@ class Scorer:
         self._session = None
 
     @property
-    def _open(self) -> Session:
+    def _open(self) -> Session | Engine:
         if self._session is None:
             raise UsageError("this Scorer is closed")
         return self._session
@@ -109,12 +119,13 @@ class Scorer:
 
     @property
     def path(self) -> Path:
-        """The file of the graph."""
+        """The file of the graph or engine."""
         return self._path
 
     @property
     def provenance(self) -> dict[str, dict]:
-        """What made the numbers: `model` (file, sha256 and metadata) and `runtime` (versions, provider)."""
+        """What made the numbers: `model` (file, sha256, metadata; of an engine also the .onnx that it was built from)
+        and `runtime` (versions, provider, device; of an engine also the GPU)."""
         session, info = self._open, self.info
         named = (
             "net",
@@ -131,11 +142,12 @@ class Scorer:
             "model": {
                 "file": self._path.name,
                 "sha256": session.sha256,
+                **session.origin,
                 **{name: getattr(info, name) for name in named},
             },
             "runtime": {
                 "lpips-runtime": __version__,
-                "onnxruntime": session.ort_version,
+                **session.runtime,
                 "provider": session.provider,
                 "device": session.device,
             },
@@ -199,6 +211,14 @@ class Scorer:
             self.load(reference, "reference", value_range=value_range),
             self.load(distorted, "distorted", value_range=value_range),
         )
+
+
+def _opened(path: Path, provider: str, threads: int | None, trust_engine: bool) -> Session | Engine:
+    if is_plan(path):
+        return Engine(path, provider=provider, threads=threads, trust_engine=trust_engine)
+    if trust_engine:
+        raise UsageError(f"{path}: is no .engine file, and nothing else is to be trusted; leave trust_engine out")
+    return Session(path, provider=provider, threads=threads)
 
 
 def _fault(count: int, depths: int, distance: np.ndarray, layers: np.ndarray, maps: Sequence[np.ndarray]) -> str | None:

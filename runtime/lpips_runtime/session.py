@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import contract
+from .checks import check_kind, check_net, check_tensors
 from .contract import ModelInfo
 from .errors import DamagedModelError, ForeignModelError, LpipsError, ProviderError, UsageError
 from .models import read_model
@@ -17,11 +18,8 @@ from .providers import MAX_THREADS, choose, onnxruntime
 
 __all__ = ["Session"]
 
-_TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
-
-# Depths of each net, its smallest side, and the side of its first depth for images of _PROBE pixels.
-_NETS = {"alex": (5, 31, 7), "squeeze": (7, 17, 15), "vgg": (5, 16, 31)}
-_PROBE = 31
+# ONNX Runtime's word for a type -> numpy's; whatever else it says is no type of the contract.
+_DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 # Names of ONNX Runtime's exceptions that speak of the file, whatever the provider.
 _OF_THE_FILE = frozenset(("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument", "UnicodeDecodeError"))
@@ -46,7 +44,7 @@ class Session:
     default (the physical cores). kind: the kind of graph that the caller needs, None for any.
 
     Attributes: path, sha256 (of the file), info (ModelInfo), depths (number of taps), provider (our name),
-    device, ort_version.
+    device, runtime (what computes: library and version), origin (what the file was made from: nothing, here).
 
     Raises ModelError and its kinds for a file that is not such a graph, ProviderError if the provider is missing,
     broken, or would hand the graph to another one.
@@ -67,7 +65,8 @@ class Session:
         row, self.device = choose(provider)
         self.provider = row.name
         ort = onnxruntime()
-        self.ort_version: str = ort.__version__
+        self.runtime = {"onnxruntime": str(ort.__version__)}
+        self.origin: dict[str, str] = {}
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:
@@ -77,8 +76,10 @@ class Session:
             # Its fallback prints to stdout, and would go on with the CPU provider when another one fails in a run.
             self._session = ort.InferenceSession(data, sess_options=options, providers=providers, enable_fallback=0)
             metadata = self._session.get_modelmeta().custom_metadata_map
-            self._inputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_inputs()}
-            self._outputs = {node.name: (node.type, len(node.shape)) for node in self._session.get_outputs()}
+            inputs, outputs = (
+                {node.name: (_DTYPES.get(str(node.type), str(node.type)), len(node.shape)) for node in nodes}
+                for nodes in (self._session.get_inputs(), self._session.get_outputs())
+            )
         except Exception as error:
             raise self._open_error(error, row.name) from error
         # A provider whose libraries are missing is left out in silence all the same.
@@ -89,14 +90,11 @@ class Session:
                 "check its libraries and driver, or ask for --provider cpu"
             )
         self.info = ModelInfo.from_metadata(metadata, self.path)
-        if kind is not None and self.info.kind != kind:
-            raise UsageError(
-                f"{self.path}: is the {self.info.kind!r} graph of a split export, the {kind!r} graph is needed here"
-            )
+        check_kind(self.path, self.info, kind)
         if not contract.is_sealed(data, self.info.content_sha256):
             raise DamagedModelError(f"{self.path}: was changed or damaged after its export; export the model again")
-        self.depths = sum(name.startswith(("depth_", "feature_")) for name in self._outputs)
-        self._check_contract()
+        self.depths = sum(name.startswith(("depth_", "feature_")) for name in outputs)
+        check_tensors(self.path, self.info, inputs, outputs, again="export the model again")
         self._check_net()
 
     def _open_error(self, error: Exception, provider: str) -> LpipsError:
@@ -105,53 +103,11 @@ class Session:
             return ForeignModelError(f"{self.path}: not an ONNX model, or a damaged one ({_words(error)})")
         return ProviderError(f"{self.path}: provider {provider!r} cannot open it: {_words(error)}")
 
-    def _check_contract(self) -> None:
-        depths, smallest, _ = _NETS[self.info.net]
-        if self.info.min_size < smallest:
-            raise DamagedModelError(
-                f"{self.path}: metadata promises images of {self.info.min_size} pixels, {self.info.net} needs at "
-                f"least {smallest}; export the model again"
-            )
-        image = _TENSOR_TYPES[self.info.input], 4
-        depths = range(depths)
-        results = {contract.DISTANCE: 1, contract.LAYERS: 2, **{contract.depth(k): 3 for k in depths}}
-        features = {
-            side: {contract.feature(k, side): 4 for k in depths} for side in ("feature", "reference", "distorted")
-        }
-        expected_inputs, expected_outputs = {
-            "pair": ({contract.REFERENCE: image, contract.DISTORTED: image}, results),
-            "features": ({contract.IMAGE: image}, features["feature"]),
-            "compare": (
-                {name: ("tensor(float)", 4) for side in ("reference", "distorted") for name in features[side]},
-                results,
-            ),
-        }[self.info.kind]
-        promised = {name: ("tensor(float)", rank) for name, rank in expected_outputs.items()}
-        if self._inputs != expected_inputs or self._outputs != promised:
-            raise DamagedModelError(
-                f"{self.path}: its tensors are not those that its metadata promises "
-                f"({self.info.net}, {self.info.kind}, {self.info.input}); export the model again"
-            )
-
     def _check_net(self) -> None:
-        """Run one image of a size that every net takes, and see that the net is the one of the metadata.
-
-        Of a size that only a smaller net takes, ONNX Runtime's CPU provider dies.
-        """
-        if self.info.kind == "compare":
-            return
-        shape = (1, 3, _PROBE, _PROBE) if self.info.input == "float32" else (1, _PROBE, _PROBE, 3)
-        image = np.zeros(shape, self.info.input)
-        first = contract.depth(0) if self.info.kind == "pair" else contract.feature(0)
         try:
-            (found,) = self.run(dict.fromkeys(self._inputs, image), [first])
+            check_net(self.path, self.info, self.run, again="export it again")
         except ProviderError as error:
             raise DamagedModelError(f"{self.path}: fails on an image of zeros: {error.__cause__}") from error
-        *_, side = _NETS[self.info.net]
-        if found.shape[-2:] != (side, side):
-            raise DamagedModelError(
-                f"{self.path}: is not the {self.info.net} that its metadata promises; export it again"
-            )
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """Run the graph on tensors of the contract and return the named outputs, in that order.

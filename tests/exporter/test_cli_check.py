@@ -165,9 +165,10 @@ def test_check_cannot_judge_what_is_no_artifact_of_ours(call: Call, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.onnx"], "missing.onnx: no such model; give the path of an .onnx file of lpips-export"),
+        (["missing.onnx"], "missing.onnx: no such model; give the path of an .onnx or .engine file of lpips-export"),
         (["squeeze"], "artifacts/lpips_squeeze_fp32.onnx: no such model; export it with: lpips-export --net squeeze"),
-        (["artifacts"], "artifacts: is a folder, a model is needed; give the path of an .onnx file of lpips-export"),
+        (["artifacts"], "artifacts: is a folder, a model is needed; give the path of an .onnx or .engine file of "
+         "lpips-export"),
         (["alex"], "artifacts/lpips_alex_fp32.onnx: was made from custom weights; give the file it was made from with "
          "--backbone"),
         (["alex", "--lin", "none"], "--lin none with --check: the artifact itself says whether it is the baseline; "

@@ -1,11 +1,15 @@
 """What the tests of the runtime share."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx_files
 import pytest
+from engine_machine import Machine
+from fake_cuda import FakeCuda
+from fake_trt_runtime import FakeTensorRT
 from score_command import Models, Run, save
 
 from lpips_runtime import Scorer
@@ -66,3 +70,17 @@ def run(here: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 def distance(here: Path, plain_model: Path) -> Callable[[str, str], str]:
     """The number that the library gives for two files, as it is printed."""
     return lambda a, b: format_distance(float(Scorer(plain_model).score(a, b)))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_model: Path) -> Machine:
+    """A machine where TensorRT and CUDA are fakes, and a plan of the quick model."""
+    cuda = FakeCuda()
+    tensorrt = FakeTensorRT(cuda)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    # Absent, unless a test puts it there.
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)  # pyright: ignore[reportArgumentType]
+    found = Machine(cuda, tensorrt, quick_model, tmp_path / "lpips_vgg_fp32_trt.engine")
+    found.plan()
+    return found

@@ -243,6 +243,17 @@ def test_a_real_peculiar_model(run: Run, models: Models) -> None:
     )
 
 
+def test_half_precision_on_the_cpu_is_noted_once(run: Run, plain_model: Path) -> None:
+    onnx_files.relabelled(plain_model, Path("half.onnx"), precision="fp16")
+    code, _, err = run("a.png", "b.png", "c.png", "-m", "half.onnx", "--provider", "cpu")
+    assert code == 0
+    note, _, _ = err.partition("\n")
+    assert note == "note: half.onnx: half precision is slower than float32 on CPUs; use the fp32 model there"
+    assert err.count("note:") == 1
+    assert "half precision" not in run("--info", "-m", "half.onnx", "--provider", "cpu")[2]
+    assert "half precision" not in run("a.png", "b.png", "--provider", "cpu")[2]
+
+
 def test_a_missing_model_says_how_to_get_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LPIPS_MODEL")
     assert run("a.png", "b.png") == (

@@ -54,8 +54,14 @@ def test_help_and_version(run: Run) -> None:
         ("a.png b.png --provider cuda:x", "provider 'cuda:x': the device after the colon is a number, as in cuda:1"),
         ("a.png b.png --background bleu", "'bleu' is not a colour; give a name such as white, or #rrggbb"),
         ("a.png b.png --background #ffffff80", "the colour '#ffffff80' has an alpha value; "),
-        ("a.png b.png -m gone.onnx", "gone.onnx: no such model; give the path of an .onnx file of lpips-export"),
-        ("a.png b.png -m d", "d: is a folder, a model is needed; give the path of an .onnx file of lpips-export"),
+        (
+            "a.png b.png -m gone.onnx",
+            "gone.onnx: no such model; give the path of an .onnx or .engine file of lpips-export",
+        ),
+        (
+            "a.png b.png -m d",
+            "d: is a folder, a model is needed; give the path of an .onnx or .engine file of lpips-export",
+        ),
         ("a.png b.png -o b.png", "-o b.png: is one of the inputs, and would be overwritten"),
         ("a.png b.png -o link.txt", "-o link.txt: is one of the inputs, and would be overwritten"),
         ("a.png b.png -o x.PNG", "-o x.PNG: is named like an image; results are text, --heatmap draws"),

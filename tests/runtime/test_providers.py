@@ -19,6 +19,7 @@ from lpips_runtime.providers import PROVIDERS, choose, onnxruntime, parse
         ("cpu:0", ("cpu", 0)),
         ("cuda", ("cuda", 0)),
         ("cuda:12", ("cuda", 12)),
+        ("tensorrt-rtx:1", ("tensorrt-rtx", 1)),
     ],
 )
 def test_names_and_devices(name: str, meaning: tuple[str, int]) -> None:
@@ -28,16 +29,21 @@ def test_names_and_devices(name: str, meaning: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "provider '' is unknown; choose from auto, cpu, cuda"),
-        ("CPU", "provider 'CPU' is unknown; choose from auto, cpu, cuda"),
-        ("gpu", "provider 'gpu' is unknown; choose from auto, cpu, cuda"),
-        ("gpu:x", "provider 'gpu:x' is unknown; choose from auto, cpu, cuda"),
+        ("", "provider '' is unknown; choose from auto, cpu, cuda, or for .engine files tensorrt, tensorrt-rtx"),
+        ("CPU", "provider 'CPU' is unknown; choose from auto, cpu, cuda, or for .engine files tensorrt, tensorrt-rtx"),
+        ("gpu", "provider 'gpu' is unknown; choose from auto, cpu, cuda, or for .engine files tensorrt, tensorrt-rtx"),
+        (
+            "gpu:x",
+            "provider 'gpu:x' is unknown; choose from auto, cpu, cuda, or for .engine files tensorrt, tensorrt-rtx",
+        ),
         ("cuda:", "provider 'cuda:': the device after the colon is a number, as in cuda:1"),
         ("cuda:x", "provider 'cuda:x': the device after the colon is a number, as in cuda:1"),
         ("cuda:-1", "provider 'cuda:-1': the device after the colon is a number, as in cuda:1"),
         ("cuda:1:2", "provider 'cuda:1:2': the device after the colon is a number, as in cuda:1"),
         ("cuda:" + "9" * 5000, "': the device after the colon is a number, as in cuda:1"),
         ("cpu:1", "provider 'cpu:1': the CPU has no device 1"),
+        ("tensorrt", "provider 'tensorrt' runs .engine files; for an .onnx file choose from auto, cpu, cuda"),
+        ("tensorrt-rtx:1", "'tensorrt-rtx:1' runs .engine files; for an .onnx file choose from auto, cpu, cuda"),
         ("auto:1", "provider 'auto:1': a device belongs to a provider; name it, as in cuda:1"),
     ],
 )

@@ -209,10 +209,10 @@ def test_metadata_that_allows_images_too_small(
 
 def test_the_smallest_sides_are_those_of_the_exporter() -> None:
     backbones = pytest.importorskip("lpips_export.backbones").BACKBONES
-    from lpips_runtime.session import _NETS
+    from lpips_runtime.checks import NETS
 
     expected = {net: (len(row.channels), row.min_size) for net, row in backbones.items()}
-    assert {net: (depths, smallest) for net, (depths, smallest, _) in _NETS.items()} == expected
+    assert {net: (depths, smallest) for net, (depths, smallest, _) in NETS.items()} == expected
 
 
 @pytest.mark.parametrize("name", ["alex", "alex_uint8", "alex_features"])

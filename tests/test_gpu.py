@@ -1,0 +1,145 @@
+"""Engines built and run by the real TensorRT on a real GPU: the same figures as everywhere else. `pytest -m gpu`."""
+
+import importlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real_tensorrt
+
+from lpips_runtime import Scorer
+from lpips_runtime.engine import LIBRARIES
+from lpips_runtime.errors import LpipsError, ShapeError
+from lpips_runtime.gpu import Gpu
+from lpips_runtime.plan import Profile
+
+pytestmark = pytest.mark.gpu
+
+Build = Callable[..., tuple[Path, Path]]
+
+# As validation has them: half is compared with the float32 graph.
+LIMITS = {"fp32": (1e-5, 2e-5), "fp16": (1e-3, 5e-3)}  # of distance and layers, of the map
+PROFILES = [Profile((1, 31, 31), (1, 64, 64), (4, 128, 128)), Profile((1, 64, 64), (2, 256, 256), (8, 320, 320))]
+
+
+@pytest.fixture(scope="module", params=list(LIBRARIES))
+def flavour(request: pytest.FixtureRequest) -> str:
+    gpu = real_tensorrt.gpu()
+    if isinstance(gpu, LpipsError):
+        pytest.skip(str(gpu))
+    if request.param not in real_tensorrt.flavours():
+        pytest.skip(f"{LIBRARIES[request.param].module} is not installed")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def build(flavour: str, exported: Callable[..., list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """ExportSpec fields -> the engine of such an export, and the float32 graph that it must agree with."""
+    made: dict[str, Path] = {}
+
+    def make(precision: str, **fields: Any) -> tuple[Path, Path]:
+        graph, truth = (exported(precision=kind, quick=True, **fields)[0] for kind in (precision, "fp32"))
+        if str(graph) not in made:
+            gpu = real_tensorrt.gpu()
+            assert isinstance(gpu, Gpu)
+            path = tmp_path_factory.mktemp("engines") / f"{graph.stem}.engine"
+            made[str(graph)] = real_tensorrt.build(flavour, graph, path, PROFILES, gpu)
+        return made[str(graph)], truth
+
+    return make
+
+
+def pairs(count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise against noise, noise against itself a little changed, and one pair of equal images."""
+    random = np.random.default_rng([count, height, width])
+    first, second = random.integers(0, 256, (2, count, height, width, 3), dtype=np.uint8)
+    second[0] = np.clip(first[0] + random.normal(0, 8, first[0].shape), 0, 255).astype(np.uint8)
+    if count > 1:
+        second[1] = first[1]
+    return first, second
+
+
+def assert_same(engine: Scorer, truth: Scorer, precision: str, first: np.ndarray, second: np.ndarray) -> None:
+    found, expected = engine.detail(first, second), truth.detail(first, second)
+    limit, map_limit = LIMITS[precision]
+    scale = np.maximum(1, expected.distance)
+    assert (np.abs(found.distance - expected.distance) <= limit * scale).all()
+    assert (np.abs(found.layers - expected.layers) <= limit * scale[:, None]).all()
+    assert np.abs(found.map - expected.map).max() <= map_limit * max(1, expected.map.max())
+    equal = [bool((a == b).all()) for a, b in zip(first, second, strict=True)]
+    assert (found.distance[equal] == 0).all()
+
+
+@pytest.mark.parametrize("image_input", ["float32", "uint8"])
+@pytest.mark.parametrize("precision", list(LIMITS))
+@pytest.mark.parametrize("net", ["alex", "squeeze", "vgg"])
+def test_an_engine_agrees_with_the_float32_graph(build: Build, net: str, precision: str, image_input: str) -> None:
+    path, graph = build(precision, net=net, input=image_input)
+    with Scorer(path) as engine, Scorer(graph, provider="cpu") as truth:
+        # Both profiles, to and fro; odd sides; more pairs than a profile takes.
+        for shape in ((1, 31, 31), (3, 200, 131), (4, 64, 97), (2, 31, 128), (1, 320, 320), (9, 40, 40)):
+            assert_same(engine, truth, precision, *pairs(*shape))
+
+
+@pytest.mark.parametrize("precision", list(LIMITS))
+def test_the_golden_images(build: Build, precision: str, golden_dir: Path, real_weights: Callable[[str], Path]) -> None:
+    golden = json.loads((golden_dir / "golden.json").read_text())["alex"]
+    path, _ = build(precision, net="alex", backbone=real_weights("alex"))
+    with Scorer(path) as scorer:
+        for name in ("p0", "p1"):
+            detail = scorer.detail(golden_dir / "ex_ref.png", golden_dir / f"ex_{name}.png")
+            expected = golden["float64"][f"ref_{name}"]
+            assert detail.distance[0] == pytest.approx(expected, abs=LIMITS[precision][0])
+            assert detail.map.mean() == pytest.approx(golden["map_mean"][f"ref_{name}"], abs=LIMITS[precision][1])
+        assert scorer.score(golden_dir / "ex_ref.png", golden_dir / "ex_ref.png") == 0
+
+
+@pytest.mark.parametrize("precision", list(LIMITS))
+@pytest.mark.parametrize("net", ["alex", "squeeze"])
+def test_the_seeded_tensors(
+    build: Build, net: str, precision: str, golden_dir: Path, real_weights: Callable[[str], Path]
+) -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(42)
+    pair = [(torch.rand(2, 3, 100, 100, generator=generator) * 2 - 1).numpy() for _ in range(2)]
+    path, _ = build(precision, net=net, backbone=real_weights(net))
+    with Scorer(path) as scorer:
+        found = scorer.score(*pair, value_range=(-1, 1))
+    expected = json.loads((golden_dir / "golden.json").read_text())["seeded"][net]
+    np.testing.assert_allclose(found, expected, atol=LIMITS[precision][0])
+
+
+def test_many_threads_share_one_engine(build: Build) -> None:
+    path, _ = build("fp32", net="alex")
+    work = [pairs(1 + k % 3, 70 + 23 * (k % 9), 70 + 17 * (k % 7)) for k in range(60)]
+    with Scorer(path) as scorer:
+        expected = [scorer.score(*pair) for pair in work]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda pair: scorer.score(*pair), work))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_images_outside_every_profile_are_refused(build: Build) -> None:
+    path, _ = build("fp32", net="alex")
+    with Scorer(path) as scorer:
+        for shape in ((1, 321, 320), (1, 40, 200)):
+            with pytest.raises(ShapeError, match="1x31x31 to 4x128x128 or 1x64x64 to 8x320x320"):
+                scorer.score(*pairs(*shape))
+
+
+def test_memory_goes_back(build: Build) -> None:
+    path, _ = build("fp32", net="alex")
+    cuda: Any = importlib.import_module("cuda.bindings.runtime")
+    free = []
+    for _ in range(6):
+        with Scorer(path) as scorer:
+            scorer.score(*pairs(8, 320, 320))
+        code, left, _ = cuda.cudaMemGetInfo()
+        assert not int(code)
+        free.append(left)
+    assert free[1] - free[-1] < 32 * 2**20
