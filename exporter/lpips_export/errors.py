@@ -2,6 +2,7 @@
 
 LpipsError
 ├── SpecError          what was asked for cannot be exported (also a ValueError)
+├── CalibrationError   a folder of photographs cannot be used for INT8 (also a ValueError)
 ├── WeightsError       weights are missing, unknown, damaged or of another network
 ├── StructureError     the graph is not built as it must be: the answer is no
 ├── ValidationError    the graph's numbers are not the reference's: the answer is no
@@ -10,11 +11,15 @@ LpipsError
 
 from lpips_runtime.errors import LpipsError, OutputError, UsageError
 
-__all__ = ["PublishError", "SpecError", "StructureError", "ValidationError", "WeightsError"]
+__all__ = ["CalibrationError", "PublishError", "SpecError", "StructureError", "ValidationError", "WeightsError"]
 
 
 class SpecError(UsageError):
     """What was asked for cannot be exported."""
+
+
+class CalibrationError(UsageError):
+    """A folder of photographs cannot be used for INT8: missing, too few, too small, unreadable."""
 
 
 class WeightsError(LpipsError):

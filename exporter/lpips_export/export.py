@@ -14,10 +14,13 @@ from lpips_runtime.models import find_model, manifest_path, read_model
 from lpips_runtime.providers import onnxruntime
 
 from .backbones import BACKBONES
+from .calibration import load_calibration
 from .errors import SpecError, StructureError, WeightsError
+from .int8 import Plan, find_plan
 from .manifest import Artifact, build_manifest, check_replaceable, publish, specification, staging
 from .metric import Comparator, Encoder, Pair
 from .progress import Progress
+from .quantize import FLAVOURS
 from .reference import Reference
 from .spec import ExportSpec, artifact_stem, describe
 from .structure import check_structure
@@ -57,22 +60,39 @@ def export(
     comparator = Comparator(lin.tensors)
     start = time.perf_counter()
     with staging(output_dir) as folder:
+        plan = _plan(spec, infos[0], encoder, comparator, progress)
         paths = [folder / f"{artifact_stem(info)}.onnx" for info in infos]
-        rules = [_write(path, info, encoder, comparator, progress) for path, info in zip(paths, infos, strict=True)]
+        rules = [
+            _write(path, info, plan.encoder if plan else encoder, comparator, plan, progress)
+            for path, info in zip(paths, infos, strict=True)
+        ]
         reports = _prove(paths, infos[0], backbone, lin, progress)
         seconds = time.perf_counter() - start
         staged = [
-            (path, build_manifest(path, info, backbone, lin, kept, report, seconds))
+            (path, build_manifest(path, info, backbone, lin, kept, report, seconds, plan.facts if plan else None))
             for path, info, kept, report in zip(paths, infos, rules, reports, strict=True)
         ]
         return publish(staged, output_dir)
 
 
+def _plan(
+    spec: ExportSpec, info: ModelInfo, encoder: Encoder, comparator: Comparator, progress: Progress
+) -> Plan | None:
+    if spec.calibration is None or spec.precision != "int8":
+        return None
+    with progress.stage(f"reading {spec.calibration}"):
+        calibration = load_calibration(spec.calibration, spec.calibration_count, progress.note)
+    max_error = spec.max_error or FLAVOURS[spec.target].max_error
+    return find_plan(encoder, comparator, info, calibration, max_error, progress)
+
+
 def _write(
-    path: Path, info: ModelInfo, encoder: Encoder, comparator: Comparator, progress: Progress
+    path: Path, info: ModelInfo, encoder: Encoder, comparator: Comparator, plan: Plan | None, progress: Progress
 ) -> tuple[str, ...]:
     with progress.stage(f"tracing {path.name}"):
         model = trace(encoder, comparator, info)
+        if plan is not None:
+            model = plan.applied(model)
         rules = check_structure(model, info)
         path.write_bytes(serialized(model))
     return rules

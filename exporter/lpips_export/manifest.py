@@ -43,8 +43,12 @@ def build_manifest(
     rules: Sequence[str],
     report: Report,
     seconds: float,
+    quantisation: Mapping | None = None,
 ) -> dict:
-    """What is known of a validated model: hash, specification, weights, tool versions, figures, time."""
+    """What is known of a validated model: hash, specification, weights, tool versions, figures, time.
+
+    quantisation: of an INT8 graph, Plan.facts.
+    """
     data = model.read_bytes()
     return {
         "file": model.name,
@@ -61,6 +65,7 @@ def build_manifest(
             "lin": {"sha256": lin.sha256, "kind": lin.kind, "origin": lin.provenance},
         },
         "structure": list(rules),
+        **({"quantisation": quantisation} if quantisation else {}),
         "validation": {"against": f"{info.reference} in float64", "provider": "cpu", **report.as_dict()},
         "tools": {"python": platform.python_version(), **_versions()},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

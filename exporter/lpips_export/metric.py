@@ -17,8 +17,8 @@ __all__ = ["CONVOLUTION_TYPES", "EPS", "Comparator", "Encoder", "Pair"]
 
 EPS = 1e-10
 
-# What the backbone computes in; all else is float32 in every precision.
-CONVOLUTION_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
+# What the backbone computes in while it is traced; all else is float32 in every precision. INT8 comes after.
+CONVOLUTION_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}
 
 # lpips.ScalingLayer: ImageNet's mean and deviation, moved from [0, 1] to [-1, 1]. Version 0.0 left it out.
 _SCALING = {"0.1": ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)), "0.0": None}
@@ -29,6 +29,9 @@ class Encoder(nn.Module):
 
     input "float32": float32 [N, 3, H, W], RGB in [-1, 1]; "uint8": uint8 [N, H, W, 3], RGB 0..255.
     Output k: float32 [N, C_k, h_k, w_k].
+
+    gains: None, or one float32 [1, C_k, 1, 1] per tap that it is multiplied by before it is normalised: what
+    undoes the scaling of channels in `equalisation`.
     """
 
     shift: Tensor
@@ -52,6 +55,7 @@ class Encoder(nn.Module):
         )
         self.dtype = CONVOLUTION_TYPES[precision]
         self.slices.to(self.dtype)
+        self.gains: list[Tensor] | None = None
         self.uint8 = image_input == "uint8"
         self.scaled = _SCALING[version] is not None
         shift, scale = _SCALING[version] or ((0.0,) * 3, (1.0,) * 3)
@@ -75,10 +79,11 @@ class Encoder(nn.Module):
             x = (x - self.shift) / self.scale
         x = x.to(self.dtype)
         features = []
-        for part in self.slices:
+        for k, part in enumerate(self.slices):
             x = part(x)
             # float32 from here on: SqueezeNet's sums of squares reach 1.5e6, where half ends at 65,504.
-            features.append(self.unit(x.float()))
+            tap = x.float()
+            features.append(self.unit(tap if self.gains is None else tap * self.gains[k]))
         return features
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

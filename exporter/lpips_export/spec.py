@@ -9,6 +9,7 @@ from lpips_runtime import __version__, contract
 from lpips_runtime.contract import ModelInfo
 
 from .backbones import BACKBONES, STRIDE
+from .calibration import LEAST_IMAGES
 from .errors import SpecError
 from .metric import EPS
 from .reference import REFERENCE_NAME
@@ -18,10 +19,12 @@ __all__ = ["CHOICES", "ExportSpec", "artifact_stem", "describe"]
 
 CHOICES = {
     "net": tuple(BACKBONES),
-    "precision": ("fp32", "fp16"),
+    "precision": ("fp32", "fp16", "int8"),
     "version": ("0.1", "0.0"),
     "input": ("float32", "uint8"),
+    "target": ("cpu", "tensorrt"),
 }
+
 
 _LICENSE = {
     True: "BSD-2-Clause (LPIPS, Zhang et al.) AND BSD-3-Clause (torchvision weights)",
@@ -33,6 +36,9 @@ _LICENSE = {
 class ExportSpec:
     """One export. lin: None for the learned weights of `lpips`, "none" for the baseline, or a file of one's own.
     backbone: a file of weights, None to look for torchvision's. split: the features and compare graphs too.
+    calibration: a folder of photographs, needed for INT8 and used for nothing else; calibration_count: how many of them
+    to use at most; target: the INT8 flavour; max_error: largest mean relative error of held-out pairs, None for the
+    flavour's own.
 
     Raises SpecError for a value that is not in CHOICES.
     """
@@ -45,11 +51,24 @@ class ExportSpec:
     allow_unknown_weights: bool = False
     input: str = "float32"
     split: bool = False
+    calibration: Path | None = None
+    calibration_count: int = 64
+    target: str = "cpu"
+    max_error: float | None = None
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise SpecError(f"{field} is {getattr(self, field)!r}, must be one of {', '.join(choices)}")
+        if self.precision == "int8" and self.calibration is None:
+            raise SpecError(
+                "INT8 needs a folder of photographs like those you will score, to calibrate on and to be judged by; "
+                "give it with --calibration"
+            )
+        if self.calibration_count < LEAST_IMAGES:
+            raise SpecError(f"--calibration-count is {self.calibration_count}, must be at least {LEAST_IMAGES}")
+        if self.max_error is not None and not 0 < self.max_error < 1:
+            raise SpecError(f"--max-error is {self.max_error:g}, must be a relative error between 0 and 1, as 0.025")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -67,7 +86,7 @@ def describe(spec: ExportSpec, kind: str, backbone: BackboneWeights, lin: LinWei
         version=spec.version,
         lin=lin.kind,
         precision=spec.precision,
-        target="",
+        target=spec.target if spec.precision == "int8" else "",
         input=spec.input,
         min_size=row.min_size,
         stride=STRIDE,
@@ -90,6 +109,7 @@ def artifact_stem(info: ModelInfo) -> str:
         "_baseline": info.lin == "baseline",
         f"_custom-{weights}": custom,
         "_uint8": info.input == "uint8",
+        "_tensorrt": info.target == "tensorrt",
         f"_{info.kind}": info.kind != "pair",
     }
     return f"lpips_{info.net}_{info.precision}" + "".join(part for part, applies in parts.items() if applies)

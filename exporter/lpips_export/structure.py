@@ -27,9 +27,16 @@ MAX_IR_VERSION = 10
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _INPUT_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 # Float types that may stand anywhere in a graph of this precision.
-_PRECISION_TYPES = {"fp32": {TensorProto.FLOAT}, "fp16": {TensorProto.FLOAT, TensorProto.FLOAT16}}
+_PRECISION_TYPES = {
+    "fp32": {TensorProto.FLOAT},
+    "fp16": {TensorProto.FLOAT, TensorProto.FLOAT16},
+    "int8": {TensorProto.FLOAT},
+}
 # What the backbone's convolutions compute in.
-_CONVOLUTION_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+_CONVOLUTION_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "int8": TensorProto.FLOAT}
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+# INT8 target -> type of quantised activations.
+_ACTIVATION_TYPES = {"cpu": TensorProto.UINT8, "tensorrt": TensorProto.INT8}
 
 
 class Graph:
@@ -70,6 +77,28 @@ class Graph:
         if tensor is None or int(np.prod(tensor.dims)) != 1:
             return None
         return float(numpy_helper.to_array(tensor).reshape(()))
+
+    def source(self, name: str) -> str:
+        """The name behind quantisation: of what is quantised and dequantised on its way to `name`, or `name`."""
+        while name in self.producer and self.producer[name].op_type in _QUANTISING:
+            name = self.producer[name].input[0]
+        return name
+
+    def convolutions(self) -> tuple[list[NodeProto], list[NodeProto]]:
+        """Those of the backbone, and those of the lin layers, which have one output channel."""
+        sides: tuple[list[NodeProto], list[NodeProto]] = [], []
+        for node in self.nodes:
+            if node.op_type == "Conv":
+                weight = self.constants.get(self.source(node.input[1]))
+                sides[weight is not None and weight.dims[0] == 1].append(node)
+        return sides
+
+    def is_dequantised(self, name: str) -> bool:
+        return name in self.producer and self.producer[name].op_type == "DequantizeLinear"
+
+    def is_not_zero(self, name: str) -> bool:
+        """Of a constant: whether any element is not 0."""
+        return bool(numpy_helper.to_array(self.constants[name]).any())
 
     def consumers(self, name: str) -> list[NodeProto]:
         return [node for node in self.nodes if name in node.input]
@@ -211,14 +240,41 @@ def _precision(graph: Graph) -> Iterator[str]:
 
 def _convolutions(graph: Graph) -> Iterator[str]:
     """The backbone computes in the type of the precision, the lin layers (one output channel) in float32."""
-    for node in graph.nodes:
-        if node.op_type == "Conv":
-            weight = graph.constants.get(node.input[1])
-            lin = weight is not None and weight.dims[0] == 1
-            needed = TensorProto.FLOAT if lin else _CONVOLUTION_TYPES[graph.info.precision]
+    for nodes, needed in zip(
+        graph.convolutions(), (_CONVOLUTION_TYPES[graph.info.precision], TensorProto.FLOAT), strict=True
+    ):
+        for node in nodes:
             found = {graph.types.get(name) for name in (*node.input, *node.output)}
             if found != {needed}:
                 yield f"Conv {node.name} is {', '.join(map(_name, found))}, must be {_name(needed)}"
+
+
+def _quantisation(graph: Graph) -> Iterator[str]:
+    """INT8 is Q/DQ around convolutions of the backbone, in the types of the target; elsewhere there is none."""
+    backbone, lins = graph.convolutions()
+    quantised = [node for node in backbone if graph.is_dequantised(node.input[0])]
+    for node in (*backbone, *lins):
+        image, weight = (graph.is_dequantised(name) for name in node.input[:2])
+        if image != weight or (image and node in lins):
+            yield f"Conv {node.name}: image {'' if image else 'not '}quantised, weights {'' if weight else 'not '}so"
+    if graph.info.precision != "int8":
+        if any(node.op_type in _QUANTISING for node in graph.nodes):
+            yield f"quantisation in a graph of precision {graph.info.precision}"
+    elif backbone and not quantised:
+        yield "no convolution is quantised"
+    for node in quantised if graph.info.target in _ACTIVATION_TYPES else ():
+        for side, name, needed in zip(
+            ("image", "weights"), node.input, (_ACTIVATION_TYPES[graph.info.target], TensorProto.INT8), strict=False
+        ):
+            kind = graph.types.get(graph.producer[name].input[0])
+            if kind != needed:
+                yield f"Conv {node.name}: {side} in {_name(kind)}, must be {_name(needed)}"
+        if graph.info.target == "tensorrt" and any(map(graph.is_dequantised, node.input[2:])):
+            yield f"Conv {node.name}: a quantised bias, which NVIDIA's parser refuses"
+    if graph.info.target == "tensorrt":
+        for node in graph.nodes:
+            if node.op_type in _QUANTISING and len(node.input) > 2 and graph.is_not_zero(node.input[2]):
+                yield f"{node.op_type} {node.name}: a zero point, which TensorRT does not take"
 
 
 def _no_uint8_concat(graph: Graph) -> Iterator[str]:
@@ -260,6 +316,7 @@ RULES = (
     _float32_from_squares,
     _precision,
     _convolutions,
+    _quantisation,
     _no_uint8_concat,
     _no_strangers,
 )

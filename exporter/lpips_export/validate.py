@@ -47,24 +47,34 @@ def _half_map_limit(truth: np.ndarray) -> np.ndarray:
     return np.broadcast_to(5e-3 * np.maximum(1, peak), truth.shape)
 
 
+def _int8_limit(truth: np.ndarray) -> np.ndarray:
+    # A guard against a graph that is broken: how well it agrees on photographs is measured and limited in int8.py.
+    return 0.02 + 0.25 * np.abs(truth)
+
+
+def _int8_map_limit(truth: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(0.05 + 0.25 * truth.max(axis=(1, 2), keepdims=True), truth.shape)
+
+
 # precision -> quantity -> largest admitted |error|, elementwise, for the reference's values.
 LIMITS: Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]] = {
     "fp32": {"distance": _float32_limit, "layers": _float32_limit, "map": _float32_limit},
     "fp16": {"distance": _half_limit, "layers": _half_limit, "map": _half_map_limit},
+    "int8": {"distance": _int8_limit, "layers": _int8_limit, "map": _int8_map_limit},
 }
 
 # Noise against noise is some tenths with every net; below this the absolute part of the limits proves nothing.
 _LEAST_DISTANCE = 1e-3
 
 # Unit-length features, elementwise.
-_FEATURE_LIMITS = {"fp32": 1e-5, "fp16": 5e-3}
+_FEATURE_LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.3}
 
 # Two copies of the graph with other weights, for what real ones never or seldom show. Dead: every bias so low that
 # all channels are zero everywhere, so that a missing eps gives 0/0. Faint: first layer scaled down and all later
 # biases zero, so that norms are of the size of eps, and another eps, or eps elsewhere, gives another number.
 _DOCTORED = {"dead": {"scale": 1.0, "bias": -1e4}, "faint": {"scale": 1e-10, "bias": 0.0}}
-# In half, 1e-10 is 0.
-_DOCTORED_IN = {"fp32": ("dead", "faint"), "fp16": ("dead",)}
+# In half, 1e-10 is 0; in INT8 weights are not to be exchanged.
+_DOCTORED_IN = {"fp32": ("dead", "faint"), "fp16": ("dead",), "int8": ()}
 
 
 @dataclass(frozen=True)

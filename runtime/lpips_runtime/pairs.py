@@ -19,7 +19,7 @@ from typing import BinaryIO
 from .contract import DISTORTED, REFERENCE
 from .errors import PairingError
 
-__all__ = ["SUFFIXES", "Pair", "all_pairs", "csv_pairs", "file_pairs", "folder_pairs"]
+__all__ = ["SUFFIXES", "Pair", "all_pairs", "csv_pairs", "file_pairs", "folder_pairs", "images_in"]
 
 # The same as images.EXTENSIONS (a test compares them), which would bring Pillow along.
 SUFFIXES = (
@@ -74,8 +74,8 @@ def folder_pairs(reference_dir: _AnyPath, distorted_dir: _AnyPath, note: _Note) 
     Raises PairingError if either is no folder, cannot be listed, or holds no image.
     """
     references, distorteds = os.fspath(reference_dir), os.fspath(distorted_dir)
-    left = set(_images_in(references, note))
-    right = set(_images_in(distorteds, note))
+    left = set(images_in(references, note))
+    right = set(images_in(distorteds, note))
     rows = {name: _pair(_join(references, name), _join(distorteds, name)) for name in left & right}
 
     by_stem: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
@@ -112,7 +112,7 @@ def all_pairs(folder: _AnyPath, note: _Note) -> Iterator[Pair]:
     folder, cannot be listed, or holds fewer than two images.
     """
     root = os.fspath(folder)
-    names = [_join(root, name) for name in sorted(_images_in(root, note))]
+    names = [_join(root, name) for name in sorted(images_in(root, note))]
     if len(names) < 2:
         raise PairingError(f"{root}: holds one image only, {names[0]}; all pairs need at least two")
     images = [(name, Path(name)) for name in names]
@@ -152,8 +152,11 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122
 
 
-def _images_in(root: str, note: _Note) -> list[str]:
-    """Paths below `root`, with forward slashes, of all files that are images by their suffix."""
+def images_in(root: str, note: _Note) -> list[str]:
+    """Paths below `root`, with forward slashes, of all files that are images by their suffix, in no order.
+
+    `note` is called as in folder_pairs. Raises PairingError if it is no folder, cannot be listed, or holds no image.
+    """
     images: list[str] = []
     others: list[str] = []
     links: list[str] = []

@@ -236,7 +236,7 @@ NAMES = st.sets(
 @given(refs=NAMES, dist=NAMES)
 def test_every_image_appears_once(refs: set[str], dist: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     listed = {"refs": sorted(refs), "dist": sorted(dist)}
-    monkeypatch.setattr(pairs, "_images_in", lambda root, note: listed[root])
+    monkeypatch.setattr(pairs, "images_in", lambda root, note: listed[root])
     found = folder_pairs("refs", "dist", silence)
     shown = [pair.reference for pair in found]
     good = [pair for pair in found if pair.error is None]
@@ -264,7 +264,7 @@ def test_all_pairs_of_a_folder(here: Path) -> None:
 
 def test_all_pairs_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     # 5e9 pairs: whoever lists them does not return.
-    monkeypatch.setattr(pairs, "_images_in", lambda root, note: [f"{i:06}.png" for i in range(100_000)])
+    monkeypatch.setattr(pairs, "images_in", lambda root, note: [f"{i:06}.png" for i in range(100_000)])
     assert next(all_pairs("refs", silence)).distorted == "refs/000001.png"
 
 

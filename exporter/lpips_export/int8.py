@@ -1,0 +1,295 @@
+"""Which convolutions run in INT8, and how: the cheapest choice that agrees with float32 well enough.
+
+Each convolution costs accuracy when it is quantised, and time when it is not. What each costs alone is measured on
+pairs of the calibration images; then, of all steps that would help (leaving one in float, or giving it two planes),
+the one that helps most per multiplication is taken, until the held-out pairs agree with float32; at last every step
+that turns out not to be needed is taken back.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from lpips_runtime.contract import DISTANCE, DISTORTED, REFERENCE, ModelInfo
+from lpips_runtime.providers import onnxruntime
+
+from .agreement import SMALL, Agreement, agreement
+from .calibration import Calibration, Pairs
+from .equalisation import Range, Stage, convolution_names, convolutions, equalised, stages
+from .errors import CalibrationError, ValidationError
+from .metric import Comparator, Encoder
+from .planes import with_planes
+from .progress import Progress
+from .quantize import FLAVOURS, quantised
+from .tracing import trace
+
+__all__ = ["Plan", "find_plan", "rank_limit"]
+
+_BATCH = 8
+
+# What a step adds to the time of a convolution, in units of its multiplications in INT8: float is some four times as
+# slow, two planes are twice as much work.
+_FLOAT, _PLANES = 3.0, 1.0
+
+
+def rank_limit(max_error: float) -> float:
+    """The least Spearman correlation admitted for a limit of the mean relative error.
+
+    Relative noise e lowers a rank correlation by some multiple of e^2; graphs that met the error limit alone, on few
+    and tame held-out pairs, ordered other photographs too badly.
+    """
+    return 1 - max_error**2 / 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Numbers of the convolutions that stay in float, and of those that read two planes."""
+
+    in_float: frozenset[int] = frozenset()
+    in_planes: frozenset[int] = frozenset()
+
+    def with_step(self, step: "Step") -> "Choice":
+        in_float = self.in_float | step.to_float
+        return Choice(in_float, (self.in_planes | step.to_planes) - in_float)
+
+    def without(self, number: int) -> "Choice":
+        return Choice(self.in_float - {number}, self.in_planes - {number})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to be more exact. gain: relative error it removes; price: multiplications it adds."""
+
+    to_float: frozenset[int]
+    to_planes: frozenset[int]
+    gain: float
+    price: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How the backbone is quantised, enough to do it to each graph of an export.
+
+    encoder: equalised, with planes. ranges: of what each convolution reads and writes. choice: see there.
+    agreement: with float32, on the held-out pairs. facts: what the manifest says of it.
+    """
+
+    encoder: Encoder
+    ranges: Sequence[tuple[Range, Range]]
+    choice: Choice
+    target: str
+    agreement: Agreement
+    facts: dict
+
+    def applied(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The INT8 graph of a float32 graph that was traced from `encoder`."""
+        return quantised(model, self.ranges, self.target, self.choice.in_float)
+
+
+def find_plan(
+    encoder: Encoder,
+    comparator: Comparator,
+    info: ModelInfo,
+    calibration: Calibration,
+    max_error: float,
+    progress: Progress | None = None,
+) -> Plan:
+    """Measure, choose, and judge. info: of the pair graph.
+
+    Raises CalibrationError if the held-out pairs are too much alike to judge by, ValidationError if no choice meets
+    max_error and rank_limit(max_error).
+    """
+    return _Search(encoder, comparator, info, calibration, max_error, progress or Progress()).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        encoder: Encoder,
+        comparator: Comparator,
+        info: ModelInfo,
+        calibration: Calibration,
+        max_error: float,
+        progress: Progress,
+    ) -> None:
+        self.info = info
+        self.flavour = FLAVOURS[info.target]
+        self.comparator = comparator
+        self.calibration = calibration
+        self.max_error = max_error
+        self.progress = progress
+        with progress.stage(f"equalising channels on {len(calibration.images)} crops"):
+            self.encoder, self.ranges = equalised(encoder, torch.from_numpy(as_input(calibration.images, info)))
+        self.names = [f"features.{name.split('.', 1)[1]}" for name in convolution_names(self.encoder)]
+        self.every = frozenset(range(len(self.names)))
+        self.work = _multiplications(self.encoder, torch.from_numpy(as_input(calibration.images[:1], info)))
+        self.writers = _writers(self.encoder)
+        self.models: dict[frozenset[int], onnx.ModelProto] = {}
+        with progress.stage("scoring the held-out pairs in float32"):
+            plain = _Graph(trace(encoder, comparator, info), info)
+            self.truth = {id(pairs): plain.distances(pairs) for pairs in (calibration.costs, calibration.held_out)}
+        if self.truth[id(calibration.held_out)].max() < SMALL or self.truth[id(calibration.costs)].max() < SMALL:
+            raise CalibrationError(
+                f"no distorted calibration image is {SMALL:g} from its original: the images are blank or nearly so; "
+                "give photographs like those you will score"
+            )
+
+    def run(self) -> Plan:
+        costs, finer = self._measure()
+        choice, found = Choice(), self._judged(Choice())
+        taken: list[Step] = []
+        while not self._good(found):
+            steps = sorted(self._steps(choice, costs, finer), key=lambda step: step.gain / step.price)
+            if not steps:
+                raise ValidationError(self._failure(found))
+            taken.append(steps[-1])
+            choice = choice.with_step(steps[-1])
+            found = self._judged(choice)
+        for number in self._last_first(taken):
+            if (fewer := choice.without(number)) != choice and self._good(judged := self._judged(fewer)):
+                choice, found = fewer, judged
+        return Plan(
+            with_planes(self.encoder, choice.in_planes, self.ranges, self.flavour.levels),
+            self.ranges,
+            choice,
+            self.info.target,
+            found,
+            self._facts(choice, costs, found),
+        )
+
+    def _good(self, found: Agreement) -> bool:
+        return found.error <= self.max_error and found.spearman >= rank_limit(self.max_error)
+
+    def _measure(self) -> tuple[dict[int, float], dict[int, float]]:
+        """Mean relative error of each convolution alone in INT8, and of those that can, in two planes."""
+        pairs = self.calibration.costs
+        kinds = {
+            "plain": (self._traced(frozenset()), self.every),
+            "planes": (self._traced(self.every), self.every - {0}),
+        }
+        costs: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
+        total = sum(len(numbers) for _, numbers in kinds.values())
+        with self.progress.stage(f"measuring what each of {len(self.every)} convolutions costs", total) as advance:
+            for kind, (model, numbers) in kinds.items():
+                for number in sorted(numbers):
+                    graph = quantised(model, self.ranges, self.info.target, self.every - {number})
+                    found = _Graph(graph, self.info).distances(pairs)
+                    costs[kind][number] = self._agreement(pairs, found).error
+                    advance()
+        return costs["plain"], costs["planes"]
+
+    def _steps(self, choice: Choice, costs: dict[int, float], finer: dict[int, float]) -> Iterator[Step]:
+        for number in self.every - choice.in_float:
+            now = (finer if number in choice.in_planes else costs)[number]
+            spent = _PLANES if number in choice.in_planes else 0.0
+            yield Step(frozenset({number}), frozenset(), now, (_FLOAT - spent) * self.work[number])
+            if number in finer and number not in choice.in_planes and finer[number] < costs[number]:
+                # Of an input that was rounded where it was written, no remainder is left for a second plane.
+                needed = self.writers[number] - choice.in_float if self.flavour.rounds_outputs else frozenset[int]()
+                gain = costs[number] - finer[number] + sum(costs[writer] for writer in needed)
+                price = _PLANES * self.work[number] + _FLOAT * sum(self.work[writer] for writer in needed)
+                yield Step(needed, frozenset({number}), gain, price)
+
+    def _last_first(self, taken: Sequence[Step]) -> list[int]:
+        return [number for step in reversed(taken) for number in sorted(step.to_planes | step.to_float)]
+
+    def _judged(self, choice: Choice) -> Agreement:
+        if choice.in_float == self.every:
+            raise ValidationError(self._failure(None))
+        pairs = self.calibration.held_out
+        title = f"judging {len(self.every - choice.in_float)} of {len(self.every)} convolutions in INT8"
+        with self.progress.stage(f"{title}, {len(choice.in_planes)} of two planes"):
+            model = self._traced(choice.in_planes)
+            graph = quantised(model, self.ranges, self.info.target, choice.in_float)
+            found = self._agreement(pairs, _Graph(graph, self.info).distances(pairs))
+        self.nearest = found
+        return found
+
+    def _agreement(self, pairs: Pairs, found: np.ndarray) -> Agreement:
+        return agreement(self.truth[id(pairs)], found, pairs.source, pairs.distortion)
+
+    def _traced(self, in_planes: frozenset[int]) -> onnx.ModelProto:
+        if in_planes not in self.models:
+            encoder = with_planes(self.encoder, in_planes, self.ranges, self.flavour.levels)
+            self.models[in_planes] = trace(encoder, self.comparator, self.info)
+        return self.models[in_planes]
+
+    def _failure(self, found: Agreement | None) -> str:
+        nearest = found or self.nearest
+        return (
+            f"INT8 misses its limits on {nearest.pairs} held-out pairs, whatever is left in float: mean relative error "
+            f"{nearest.error:.2%}, Spearman {nearest.spearman:.5f}; limits {self.max_error:.2%} and "
+            f"{rank_limit(self.max_error):.5f}; raise --max-error, give more images, or use --precision fp16"
+        )
+
+    def _facts(self, choice: Choice, costs: dict[int, float], found: Agreement) -> dict[str, Any]:
+        def named(numbers: frozenset[int]) -> dict[str, float]:
+            return {self.names[number]: costs[number] for number in sorted(numbers)}
+
+        return {
+            "target": self.info.target,
+            "calibration": self.calibration.facts,
+            "limits": {"error": self.max_error, "spearman": rank_limit(self.max_error)},
+            "cost_alone": named(self.every),
+            "in_float": named(choice.in_float),
+            "two_planes": named(choice.in_planes),
+            "agreement": found.as_dict(),
+        }
+
+
+def _multiplications(encoder: Encoder, image: torch.Tensor) -> list[int]:
+    """Of each convolution, on one image."""
+    found: list[int] = []
+
+    def count(convolution: nn.Module, _: object, output: torch.Tensor) -> None:
+        assert isinstance(convolution, nn.Conv2d)
+        found.append(convolution.weight.numel() * output[0, 0].numel())
+
+    handles = [convolution.register_forward_hook(count) for convolution in convolutions(encoder)]
+    with torch.no_grad():
+        encoder(image)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _writers(encoder: Encoder) -> list[frozenset[int]]:
+    """Of each convolution, the numbers of those that write what it reads; none for the first."""
+    number = {conv: at for at, conv in enumerate(convolutions(encoder))}
+    reads: dict[nn.Conv2d, Stage] = {conv: stage for stage in stages(encoder) for conv in stage.readers}
+    return [
+        frozenset(number[writer] for writer in reads[conv].writers) if conv in reads else frozenset() for conv in number
+    ]
+
+
+class _Graph:
+    """A pair graph on the CPU provider."""
+
+    def __init__(self, model: onnx.ModelProto, info: ModelInfo) -> None:
+        ort = onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._info = info
+
+    def distances(self, pairs: Pairs) -> np.ndarray:
+        """float32 [P]"""
+        found = []
+        for start in range(0, len(pairs), _BATCH):
+            part = slice(start, start + _BATCH)
+            sides = {REFERENCE: pairs.reference[part], DISTORTED: pairs.distorted[part]}
+            inputs = {name: as_input(images, self._info) for name, images in sides.items()}
+            found.append(self._session.run([DISTANCE], inputs)[0])
+        return np.concatenate(found)
+
+
+def as_input(images: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """uint8 [N, H, W, 3] as the graph of this artifact takes it."""
+    if info.input == "uint8":
+        return images
+    return images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)

@@ -1,0 +1,142 @@
+"""INT8: Q/DQ around the backbone's convolutions, by ONNX Runtime's quantiser, with our ranges.
+
+Two flavours, because no graph serves both: x86's 8-bit kernels take unsigned activations, biases in int32 and
+quantised outputs; TensorRT wants symmetric signed activations, float biases, and a Q/DQ pair on the float weights, so
+that the file keeps those. There taps are taken in float, before the next convolution's input is rounded; on the CPU a
+convolution whose output is not rounded would not run in INT8 at all.
+"""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import NodeProto
+
+from .equalisation import Range
+from .errors import StructureError
+
+__all__ = ["FLAVOURS", "backbone_convolutions", "quantised"]
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """How ONNX Runtime's quantiser is called for a target, and what the graph must then satisfy.
+
+    activation: "QUInt8" or "QInt8", the type of activations. levels: its steps from 0 to the high end of a range that
+    begins at 0. rounds_outputs: whether what a convolution writes is rounded where it is written. operators: which
+    are quantised. options: its extra_options. max_error: what --max-error is by default.
+    """
+
+    activation: str
+    levels: int
+    rounds_outputs: bool
+    operators: tuple[str, ...]
+    options: Mapping[str, object]
+    max_error: float
+
+
+FLAVOURS = {
+    "cpu": Flavour(
+        activation="QUInt8",
+        levels=255,
+        rounds_outputs=True,
+        operators=("Conv", "MaxPool", "Concat"),
+        options={},
+        max_error=0.025,
+    ),
+    "tensorrt": Flavour(
+        activation="QInt8",
+        levels=127,
+        rounds_outputs=False,
+        operators=("Conv",),
+        options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "AddQDQPairToWeight": True,
+            "QuantizeBias": False,  # NVIDIA's parser refuses biases in int32
+            "DedicatedQDQPair": True,  # else a tap shares the pair of the next convolution, and is rounded
+            "OpTypesToExcludeOutputQuantization": ["Conv"],
+        },
+        max_error=0.05,
+    ),
+}
+
+# What a convolution's output goes through before it is read again, values unchanged or chosen among.
+_CARRYING = ("Relu", "MaxPool", "Concat")
+
+
+def backbone_convolutions(model: onnx.ModelProto) -> list[NodeProto]:
+    """The convolutions of more than one output channel (the lin layers have one), in the order of the graph."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    return [node for node in convolutions if constants[node.input[1]].dims[0] > 1]
+
+
+def quantised(
+    model: onnx.ModelProto, ranges: Sequence[tuple[Range, Range]], target: str, in_float: Collection[int]
+) -> onnx.ModelProto:
+    """A copy of a traced float32 graph with its backbone in INT8.
+
+    ranges: of what each of `backbone_convolutions` reads and writes. target: a key of FLAVOURS. in_float: numbers of
+    the convolutions that stay as they are. A graph without a backbone, a comparison's, comes back unchanged.
+
+    Raises StructureError if the graph is not one of the encoder that the ranges come from.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    convolutions = backbone_convolutions(model)
+    if not convolutions:
+        return model
+    if len(convolutions) != len(ranges):
+        raise StructureError(f"the graph has {len(convolutions)} convolutions, its encoder has {len(ranges)}")
+    flavour = FLAVOURS[target]
+    known = _tensor_ranges(model, convolutions, ranges)
+    chosen = [node.name for number, node in enumerate(convolutions) if number not in in_float]
+    carrying = [node.name for node in model.graph.node if node.op_type in _CARRYING and node.input[0] in known]
+    quantizer = QDQQuantizer(
+        onnx.shape_inference.infer_shapes(copy.deepcopy(model)),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType[flavour.activation],
+        tensors_range=TensorsData(CalibrationMethod.MinMax, dict(known)),
+        nodes_to_quantize=chosen + carrying,
+        nodes_to_exclude=[],
+        op_types_to_quantize=list(flavour.operators),
+        extra_options=dict(flavour.options),
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    return _cleaned(quantizer.model.model, model)
+
+
+def _tensor_ranges(
+    model: onnx.ModelProto, convolutions: Sequence[NodeProto], ranges: Sequence[tuple[Range, Range]]
+) -> dict[str, tuple[np.float32, np.float32]]:
+    known: dict[str, Range] = {}
+    for node, (read, written) in zip(convolutions, ranges, strict=True):
+        known.setdefault(node.input[0], read)
+        known[node.output[0]] = written
+    for node in model.graph.node:
+        if node.op_type in _CARRYING and node.input[0] in known:
+            known[node.output[0]] = known[node.input[0]]
+    return {name: (np.float32(low), np.float32(high)) for name, (low, high) in known.items()}
+
+
+def _cleaned(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what the quantiser leaves besides the nodes: its name, opsets that nothing uses, shapes, metadata."""
+    model.producer_name, model.producer_version = original.producer_name, original.producer_version
+    del model.opset_import[:]
+    model.opset_import.extend(original.opset_import)
+    model.ir_version = original.ir_version
+    del model.metadata_props[:]
+    model.metadata_props.extend(original.metadata_props)
+    del model.graph.value_info[:]
+    model.graph.name = original.graph.name
+    for part in (*model.graph.node, *model.graph.initializer):
+        part.doc_string = ""
+    return model
