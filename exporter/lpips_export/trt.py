@@ -7,7 +7,7 @@ Both libraries have the same API. TensorRT 11 knows strongly typed networks only
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -37,11 +37,12 @@ class Log:
             self._detail(f"TensorRT {severity.lower()}: {text}")
 
     def words(self, severities: Sequence[str] = ("ERROR", "INTERNAL_ERROR"), since: int = 0) -> str:
-        """Its last complaint on one line, empty if there is none."""
+        """Its first complaint and its last, the cause and what came of it, on one line; empty if there is none."""
         texts = [_line(text) for severity, text in self.lines[since:] if severity in severities]
         # Without a GPU, TensorRT-RTX complains of that whenever something else is wrong, and of its threads always.
         telling = [text for text in texts if not re.search("driver version is insufficient|Thread context", text)]
-        return (telling or texts or [""])[-1]
+        found = telling or texts
+        return "; ".join(dict.fromkeys((*found[:1], *found[-1:])))
 
     def error(self, what: str, words: str = "") -> EngineError:
         """The error for something that failed: what, in which words of TensorRT's, and the next step."""
@@ -143,20 +144,23 @@ def _aside(work: Callable[[], T], cancelled: threading.Event) -> T:
     future: Future[T] = Future()
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
             future.set_exception(error)
 
-    thread = threading.Thread(target=run, name="engine")
     try:
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.2)  # with no limit, Windows would handle no signal
+        threading.Thread(target=run, name="engine").start()
+        # Not Thread.join: in Python 3.11 a signal makes it forget that the thread runs. With no limit Windows would
+        # handle no signal.
+        while not wait([future], 0.2).done:
+            pass
     except KeyboardInterrupt:
         cancelled.set()
-        if thread.ident is not None:
-            thread.join()
+        if not future.cancel():  # it has begun
+            wait([future])
         raise
     return future.result()
 
@@ -283,5 +287,5 @@ def _monitor(api: Any, percentage: Percentage, cancelled: threading.Event) -> An
 def _line(text: str) -> str:
     """TensorRT's words as one line, without where in its own sources they come from, and without the want of a driver
     that TensorRT-RTX adds to other complaints."""
-    text = re.sub(r"\n\[checkMacros[^\n]*", "", text)
-    return " ".join(re.sub(r"\s+In [\w:~]+ at \S+?:\d+", "", text).split())[:400]
+    text = re.sub(r"\n\[checkMacros[^\n]*|^\[[^\]\s]+\] ", "", text)
+    return " ".join(re.sub(r"\s+In [\w:~]+ at \S+?:\d+", "", text).split())[:300]
