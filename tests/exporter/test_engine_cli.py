@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from export_command import Call, Exported
 
+from lpips_export import trt_library
 from lpips_runtime.models import manifest_path
 
 SMALL = ("--engine", "--max", "1x64x64")
@@ -59,6 +60,16 @@ def test_a_side_below_the_smallest_is_told_before_the_work(call: Call, own: list
     assert call(*own, "--engine", "--opt", "1x256x30") == 2
     assert call.error == "error: --opt 1x256x30: alex takes no side below 31 pixels; give at least 1x256x31"
     assert "tracing" not in call.err
+
+
+def test_a_missing_tensorrt_is_told_before_the_work(
+    call: Call, own: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trt_library, "_FLAVOURS", ())
+    assert call(*own, *SMALL) == 3
+    assert call.error.startswith("error: no TensorRT: none is installed; install one of the extras: ")
+    assert "backbone" not in call.err
+    assert not (tmp_path / "out").exists()
 
 
 # --- what it prints and leaves
