@@ -106,6 +106,8 @@ def check(
     """
     progress = progress or Progress()
     path = find_model(model)
+    if path.suffix == ".engine":
+        raise ForeignModelError(f"{path}: is an engine, which shows its numbers only where it runs; check its graph")
     graph, info = _read(path)
     if not manifest_path(path).exists():
         progress.note(f"{path}: no manifest beside it, so its sha256 is not checked")

@@ -52,7 +52,7 @@ class Log:
 
 
 _NEXT_STEPS = (
-    ("out ?of ?memory|insufficient memory", "lower --max, or raise --workspace if you gave it"),
+    ("out ?of ?memory|insufficient memory", "lower --max, free device memory, or raise --workspace if you gave it"),
     ("any implementation", "raise --workspace if you gave it, or lower --max"),
     ("cuda", NO_GPU),
 )
@@ -72,13 +72,15 @@ class Percentage:
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
-            self._phases[name] = _Phase(parent, max(1, steps))
+            self._phases[name] = _Phase(None if parent == name else parent, max(1, steps))
 
     def step(self, name: str, step: int) -> None:
         with self._lock:
             if name in self._phases:
                 self._phases[name].done = step + 1
-                self._rise(max(self._share(name) for name, phase in self._phases.items() if phase.parent is None))
+                self._rise(
+                    max(self._share(root) for root, phase in self._phases.items() if phase.parent not in self._phases)
+                )
 
     def finish(self, name: str) -> None:
         with self._lock:

@@ -180,7 +180,8 @@ def test_too_little_memory_is_said_in_tensorrts_words_and_the_graph_stays(graph:
     message = str(caught.value)
     assert message.startswith("TensorRT-RTX did not build the engine: Error Code 2: OutOfMemory (Requested size was ")
     assert message.endswith(
-        f"; lower --max, or raise --workspace if you gave it; the graph is published all the same: {graph}"
+        "; lower --max, free device memory, or raise --workspace if you gave it; "
+        f"the graph is published all the same: {graph}"
     )
     assert [path.name for path in graph.parent.iterdir()] == [graph.name]
 

@@ -62,6 +62,13 @@ def test_a_side_below_the_smallest_is_told_before_the_work(call: Call, own: list
     assert "tracing" not in call.err
 
 
+def test_an_engine_is_not_checked(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "lpips_alex_fp32_rtx.engine"
+    path.write_bytes(b"plan")
+    assert call("--check", path) == 3
+    assert call.error == f"error: {path}: is an engine, which shows its numbers only where it runs; check its graph"
+
+
 def test_a_missing_tensorrt_is_told_before_the_work(
     call: Call, own: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -115,8 +122,8 @@ def test_a_build_that_fails_leaves_the_proven_graph_and_says_where(call: Call, o
     (graph,) = (tmp_path / "out").glob("*.onnx")
     assert call.out == ""
     assert re.fullmatch(
-        r"error: TensorRT-RTX did not build the engine: .*OutOfMemory.*; lower --max, or raise --workspace if you gave "
-        rf"it; the graph is published all the same: {re.escape(str(graph))}",
+        r"error: TensorRT-RTX did not build the engine: .*OutOfMemory.*; lower --max, free device memory, or raise "
+        rf"--workspace if you gave it; the graph is published all the same: {re.escape(str(graph))}",
         call.error,
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [graph.name, f"{graph.name}.json"]

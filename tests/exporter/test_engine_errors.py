@@ -179,7 +179,7 @@ def test_both_inputs_get_the_shapes_in_the_order_of_the_graph(api: FakeTensorRT,
         ),
         (
             {"fails": {"build"}, "words": "Error Code 1: Cuda Runtime (out of memory)"},
-            "TensorRT did not build the engine: Error Code 1: Cuda Runtime (out of memory); lower --max, or raise",
+            "TensorRT did not build the engine: Error Code 1: Cuda Runtime (out of memory); lower --max, free",
         ),
         (
             {"fails": {"build"}, "words": "Error Code 10: Could not find any implementation for node x."},
@@ -346,6 +346,10 @@ def test_nested_phases_are_one_percentage() -> None:
         ("finish", "all"),
         ("complete",),
     ) == [0, 25, 25, 30, 50, 50, 50, 50, 100]
+
+
+def test_a_phase_of_an_unknown_parent_counts_for_itself() -> None:
+    assert percentages(("start", "part", "gone", 4), ("step", "part", 0), ("start", "x", "x", 2)) == [0, 25, 25]
 
 
 def test_the_percentage_never_falls_and_never_passes_a_hundred() -> None:
