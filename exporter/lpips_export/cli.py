@@ -19,6 +19,7 @@ from lpips_runtime.models import find_model
 from .console import ConsoleProgress
 from .errors import SpecError, StructureError, ValidationError
 from .guard import abandon_stdout, guard
+from .profiles import EngineSpec, engine_spec
 from .progress import Advance
 
 __all__ = ["main"]
@@ -37,6 +38,12 @@ _EPILOG = (
 
 # What can be said beside --check: the artifact itself says the rest.
 _BESIDE_CHECK = {"check", "backbone", "lin", "allow_unknown_weights", "as_json", "debug"}
+
+# What goes from the command line into engine_spec, under the same names.
+_OF_AN_ENGINE = (
+    *("min_shapes", "opt_shapes", "max_shapes"),
+    *("workspace", "timing_cache", "version_compatible", "hardware_compatible"),
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -95,6 +102,49 @@ def run(
             help="Largest mean relative error of INT8 on held-out pairs.  [default: 0.025 for cpu, 0.05 for tensorrt]",
         ),
     ] = None,
+    engine: Annotated[
+        bool,
+        typer.Option(
+            "--engine",
+            help="Also build a TensorRT engine from the pair graph, with TensorRT or TensorRT-RTX, whichever is "
+            "installed. The graphs of --split stay .onnx.",
+        ),
+    ] = False,
+    min_shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--min",
+            metavar="NxHxW",
+            help="Smallest shape the engine takes: pairs x height x width. Several --min, --opt, --max make as many "
+            "profiles.  [default: one pair of the net's smallest side]",
+        ),
+    ] = None,
+    opt_shapes: Annotated[
+        list[str] | None,
+        typer.Option("--opt", metavar="NxHxW", help="Shape it is fastest at.  [default: 1x256x256]"),
+    ] = None,
+    max_shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max",
+            metavar="NxHxW",
+            help="Largest shape it takes; device memory is reserved for it.  [default: 4x1024x1024]",
+        ),
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Most device memory the engine may work in, as in 1400MB or 2GB."),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where TensorRT keeps what it measured, for a faster next build."),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let later versions of TensorRT read the engine.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Let every GPU from Ampere on run the engine.")
+    ] = False,
     output_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where the artifact goes.")] = Path("artifacts"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an artifact of another specification.")
@@ -104,14 +154,14 @@ def run(
         typer.Option(metavar="FILE", help="Prove an existing artifact again instead: manifest, structure, numbers."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and the log of TensorRT.")] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Export LPIPS as one ONNX graph, proven equal to the PyTorch reference."""
-    progress = _StageProgress()
+    progress = _StageProgress(debug)
     before = _files(output_dir)
 
     def work() -> None:
@@ -120,6 +170,7 @@ def run(
                 raise SpecError(f"{option} '' is an empty name; give a file or leave the option out")
         if check is not None:
             _refuse_beside_check(context)
+        wanted = _engine_spec(context)
         start = time.perf_counter()
         with progress.stage("loading PyTorch"):
             from .export import check as prove
@@ -145,7 +196,7 @@ def run(
             target=target,
             max_error=max_error,
         )
-        artifacts = export(spec, output_dir, overwrite=overwrite, progress=progress)
+        artifacts = export(spec, output_dir, engine=wanted, overwrite=overwrite, progress=progress)
         report_export(artifacts, time.perf_counter() - start, as_json)
 
     def worded(error: LpipsError) -> str:
@@ -165,10 +216,24 @@ def run(
     guard(work, debug, worded, interrupted)
 
 
+def _given(context: typer.Context) -> list[Any]:
+    """The options that were written on the command line."""
+    sources = [(option, context.get_parameter_source(option.name or "")) for option in context.command.params]
+    return [option for option, source in sources if source is not None and source.name == "COMMANDLINE"]
+
+
+def _engine_spec(context: typer.Context) -> EngineSpec | None:
+    given = {option.name: option.opts[0] for option in _given(context) if option.name in _OF_AN_ENGINE}
+    if context.params["engine"]:
+        return engine_spec(**{name: context.params[name] for name in _OF_AN_ENGINE})
+    for option in given.values():
+        raise SpecError(f"{option} without --engine: it says how to build one; add --engine or leave it out")
+    return None
+
+
 def _refuse_beside_check(context: typer.Context) -> None:
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name not in _BESIDE_CHECK and source is not None and source.name == "COMMANDLINE":
+    for option in _given(context):
+        if option.name not in _BESIDE_CHECK:
             raise SpecError(f"{option.opts[0]} with --check: the artifact itself says what it is; leave the option out")
     if context.params["lin"] == "none":
         raise SpecError("--lin none with --check: the artifact itself says whether it is the baseline; leave it out")

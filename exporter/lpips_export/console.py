@@ -17,11 +17,16 @@ __all__ = ["ConsoleProgress"]
 class ConsoleProgress(Progress):
     """Bars on a terminal; elsewhere one line per finished stage, so that a log shows where the time went."""
 
-    def __init__(self) -> None:
+    def __init__(self, debug: bool = False) -> None:
         self._console = Console(stderr=True, highlight=False, emoji=False)
+        self._debug = debug
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        if self._debug:
+            self.note(text)
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Advance]:

@@ -6,12 +6,21 @@ LpipsError
 ├── WeightsError       weights are missing, unknown, damaged or of another network
 ├── StructureError     the graph is not built as it must be: the answer is no
 ├── ValidationError    the graph's numbers are not the reference's: the answer is no
+├── EngineError        TensorRT is missing, or did not build the engine
 └── PublishError       an artifact cannot be written or replaced
 """
 
 from lpips_runtime.errors import LpipsError, OutputError, UsageError
 
-__all__ = ["CalibrationError", "PublishError", "SpecError", "StructureError", "ValidationError", "WeightsError"]
+__all__ = [
+    "CalibrationError",
+    "EngineError",
+    "PublishError",
+    "SpecError",
+    "StructureError",
+    "ValidationError",
+    "WeightsError",
+]
 
 
 class SpecError(UsageError):
@@ -36,6 +45,10 @@ class ValidationError(LpipsError):
     """A graph's numbers are not the reference's."""
 
     exit_code = 1
+
+
+class EngineError(LpipsError):
+    """TensorRT is missing, or did not build the engine."""
 
 
 class PublishError(OutputError):

@@ -15,10 +15,12 @@ from lpips_runtime.providers import onnxruntime
 
 from .backbones import BACKBONES
 from .calibration import load_calibration
+from .engine import build_engine, plan_engine
 from .errors import SpecError, StructureError, WeightsError
 from .int8 import Plan, find_plan
 from .manifest import Artifact, build_manifest, check_replaceable, publish, specification, staging
 from .metric import Comparator, Encoder, Pair
+from .profiles import EngineSpec
 from .progress import Progress
 from .quantize import FLAVOURS
 from .reference import Reference
@@ -42,19 +44,28 @@ class Proof:
 
 
 def export(
-    spec: ExportSpec, output_dir: Path, *, overwrite: bool = False, progress: Progress | None = None
+    spec: ExportSpec,
+    output_dir: Path,
+    *,
+    engine: EngineSpec | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> list[Artifact]:
-    """Export, prove and publish; the pair graph comes first in what is returned.
+    """Export, prove and publish; the pair graph comes first in what is returned, its engine, if asked for, last.
 
-    Nothing appears in output_dir unless every graph passed. Raises SpecError, WeightsError, StructureError,
-    ValidationError or PublishError.
+    Nothing appears in output_dir unless every graph passed. The engine is built from what was published. Raises
+    SpecError, WeightsError, StructureError, ValidationError, PublishError or EngineError; if building the engine fails,
+    the graphs are published all the same, as the message says.
     """
     progress = progress or Progress()
     onnxruntime()  # needed last, imported first: if none is installed, nobody should wait to be told
+    job = None if engine is None else plan_engine(engine, spec.net, BACKBONES[spec.net].min_size)
     backbone, lin = _weights(spec, progress)
     infos = [describe(spec, kind, backbone, lin) for kind in spec.kinds]
     for info in infos:
         check_replaceable(output_dir / f"{artifact_stem(info)}.onnx", specification(info), overwrite)
+    if job is not None:
+        job.check(output_dir / f"{artifact_stem(infos[0])}.onnx", infos[0], overwrite)
 
     encoder = _encoder(infos[0], backbone)
     comparator = Comparator(lin.tensors)
@@ -72,7 +83,12 @@ def export(
             (path, build_manifest(path, info, backbone, lin, kept, report, seconds, plan.facts if plan else None))
             for path, info, kept, report in zip(paths, infos, rules, reports, strict=True)
         ]
-        return publish(staged, output_dir)
+        published = publish(staged, output_dir)
+    if job is None:
+        return published
+    graph = published[0].path
+    _, info = _read(graph)  # as published: with the hash of its content
+    return [*published, build_engine(graph, info, job, overwrite=overwrite, progress=progress)]
 
 
 def _plan(
@@ -110,6 +126,8 @@ def check(
     """
     progress = progress or Progress()
     path = find_model(model)
+    if path.suffix == ".engine":
+        raise ForeignModelError(f"{path}: is an engine, which shows its numbers only where it runs; check its graph")
     graph, info = _read(path)
     if not manifest_path(path).exists():
         progress.note(f"{path}: no manifest beside it, so its sha256 is not checked")

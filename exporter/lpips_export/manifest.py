@@ -20,7 +20,7 @@ from .errors import PublishError
 from .validate import Report
 from .weights import BackboneWeights, LinWeights
 
-__all__ = ["Artifact", "build_manifest", "check_replaceable", "publish", "staging"]
+__all__ = ["Artifact", "build_manifest", "check_replaceable", "publish", "specification", "staging", "tools"]
 
 _STAGING_PREFIX = ".lpips-export-"
 _TOOLS = ("lpips-export", "lpips", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -28,7 +28,7 @@ _TOOLS = ("lpips-export", "lpips", "torch", "torchvision", "onnx", "onnxscript",
 
 @dataclass(frozen=True)
 class Artifact:
-    """One published graph: where it is, its manifest's content, its size in bytes."""
+    """One published graph or engine: where it is, its manifest's content, its size in bytes."""
 
     path: Path
     manifest: Mapping
@@ -67,7 +67,7 @@ def build_manifest(
         "structure": list(rules),
         **({"quantisation": quantisation} if quantisation else {}),
         "validation": {"against": f"{info.reference} in float64", "provider": "cpu", **report.as_dict()},
-        "tools": {"python": platform.python_version(), **_versions()},
+        "tools": tools(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds, 1),
     }
@@ -79,8 +79,9 @@ def specification(info: ModelInfo) -> dict[str, str]:
     return {key.removeprefix("lpips."): value for key, value in info.to_metadata().items() if key not in apart}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def tools() -> dict[str, str]:
+    """Name -> version of Python and of every package that has a part in an artifact."""
+    found = {"python": platform.python_version()}
     for tool in _TOOLS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[tool] = importlib.metadata.version(tool)
@@ -111,11 +112,11 @@ def check_replaceable(model: Path, spec: Mapping, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def staging(output_dir: Path) -> Iterator[Path]:
+def staging(output_dir: Path, published: str = "nothing was published") -> Iterator[Path]:
     """A hidden folder in the output folder for what is not finished; removed whatever happens.
 
     One that a killed export left behind is removed too. Raises PublishError if nothing can be written there, then
-    or later: a full disk shows while models are saved.
+    or later: a full disk shows while models are saved. published: what holds in that case.
     """
     folder = None
     if output_dir.exists() and not output_dir.is_dir():
@@ -130,7 +131,7 @@ def staging(output_dir: Path) -> Iterator[Path]:
             raise
         raise PublishError(
             f"{error.filename or output_dir}: cannot be written: {error.strerror}; "
-            "nothing was published, free space or choose another --output-dir"
+            f"{published}, free space or choose another --output-dir"
         ) from error
     finally:
         if folder is not None:

@@ -67,7 +67,8 @@ class Encoder(nn.Module):
 
     def image(self, x: Tensor) -> Tensor:
         """The graph's input as float32 [N, 3, H, W] in [-1, 1]."""
-        return x.permute(0, 3, 1, 2).float() / 127.5 - 1 if self.uint8 else x
+        # Cast first: on uint8 NVIDIA's parser takes nothing but a Cast, neither Transpose nor Concat.
+        return x.float().permute(0, 3, 1, 2) / 127.5 - 1 if self.uint8 else x
 
     def unit(self, tap: Tensor) -> Tensor:
         """A tap scaled to unit length over its channels."""
@@ -124,7 +125,7 @@ class Pair(nn.Module):
 
     def forward(self, reference: Tensor, distorted: Tensor) -> tuple[Tensor, ...]:
         count = reference.shape[0]
-        # Cast before the concatenation: NVIDIA's parser refuses Concat on uint8. Slice after it: chunk(2, 0) would
+        # The concatenation takes images, that is, floats (see Encoder.image). Slice after it: chunk(2, 0) would
         # freeze the batch at the example's size without a word.
         both = torch.cat([self.encoder.image(reference), self.encoder.image(distorted)], 0)
         features = self.encoder.encode(both)

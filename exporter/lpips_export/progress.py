@@ -14,6 +14,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Something the user should read once."""
 
+    def detail(self, text: str) -> None:
+        """Something that only who looks for a fault wants to read."""
+
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Advance]:
         """A stage of work, of `total` steps if that is known; call what it gives after each step."""

@@ -1,8 +1,11 @@
 """What lpips-export says of its results: a path or JSON on stdout, figures on stderr."""
 
 import json
+from collections.abc import Mapping
 
 import typer
+
+from lpips_runtime.plan import PlanInfo
 
 from .export import Proof
 from .guard import say
@@ -12,25 +15,47 @@ __all__ = ["report_check", "report_export"]
 
 
 def report_export(artifacts: list[Artifact], seconds: float, as_json: bool) -> None:
-    published = f"the artifact is published all the same: {artifacts[0].path}"
+    """Where the graphs are and, if the last of them is one, the engine."""
+    graphs = [artifact for artifact in artifacts if "validation" in artifact.manifest]
+    engines = [artifact for artifact in artifacts if "flavour" in artifact.manifest]
+    paths = [str(artifact.path) for artifact in (graphs[0], *engines)]
+    published = f"the artifact is published all the same: {' '.join(paths)}"
     if as_json:
         files = [
             {key: artifact.manifest[key] for key in ("file", "sha256", "size", "weights", "seconds")}
             | {"path": str(artifact.path), "worst": artifact.manifest["validation"]["worst"]}
-            for artifact in artifacts
+            for artifact in graphs
         ]
-        result = {"path": str(artifacts[0].path), "seconds": round(seconds, 1), "files": files}
+        built = [
+            {key: artifact.manifest[key] for key in _OF_AN_ENGINE} | {"path": str(artifact.path)}
+            for artifact in engines
+        ]
+        result = {"path": paths[0], "seconds": round(seconds, 1), "files": files} | (
+            {"engine": built[0]} if built else {}
+        )
         say(json.dumps(result, indent=2), published)
         return
-    for artifact in artifacts:
+    for artifact in graphs:
         validation = artifact.manifest["validation"]
         typer.echo(
             f"{artifact.path.name}: {artifact.size / 1e6:.2f} MB, {len(validation['cases'])} cases against "
             f"{validation['against']}, worst error {_worst(validation['worst'])}",
             err=True,
         )
+    for artifact in engines:
+        typer.echo(f"{artifact.path.name}: {artifact.size / 1e6:.2f} MB, {_engine(artifact.manifest)}", err=True)
     typer.echo(f"done in {seconds:.1f} s", err=True)
-    say(str(artifacts[0].path), published)
+    say("\n".join(paths), published)
+
+
+_OF_AN_ENGINE = ("file", "sha256", "size", "flavour", "tensorrt", "gpu", "profiles", "seconds", "executed")
+
+
+def _engine(manifest: Mapping) -> str:
+    info = PlanInfo.from_manifest(manifest, manifest["file"])
+    where = f" for {info.gpu}" if info.gpu else ""
+    shapes = ", ".join(map(str, info.profiles))
+    return f"{info.flavour} {info.tensorrt}{where}, {shapes}; built, not executed"
 
 
 def report_check(proof: Proof, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from export_command import Backbones, Call, Exported
 
-from lpips_export import validate
+from lpips_export import trt_library, validate
 from lpips_runtime.models import manifest_path
 
 
@@ -27,6 +27,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own(random_backbone: Backbones, tmp_path: Path) -> list[object]:
     return ["--backbone", random_backbone("alex"), "--allow-unknown-weights", "--output-dir", tmp_path / "out"]
+
+
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT-RTX builds the engines, whatever else is installed."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    flavours = tuple(flavour for flavour in trt_library._FLAVOURS if flavour.name == "tensorrt-rtx")
+    monkeypatch.setattr(trt_library, "_FLAVOURS", flavours)
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ def test_help_names_every_option_and_the_exit_codes(call: Call) -> None:
     )
     assert re.findall(r"^  (?:-h, )?(--[a-z-]+)", call.out, re.MULTILINE) == [
         *("--net", "--precision", "--lpips-version", "--lin", "--backbone", "--allow-unknown-weights", "--input"),
-        *("--split", "--output-dir", "--overwrite", "--check", "--json", "--debug", "--version", "--help"),
+        *("--split", "--engine", "--min", "--opt", "--max", "--workspace", "--timing-cache"),
+        *("--version-compatible", "--hardware-compatible"),
+        *("--output-dir", "--overwrite", "--check", "--json", "--debug", "--version", "--help"),
     ]
     assert max(map(len, call.out.splitlines())) <= 80
     whole = call.out
