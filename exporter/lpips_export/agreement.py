@@ -1,8 +1,9 @@
 """How well a quantised graph agrees with the float32 one on pairs of photographs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -51,13 +52,17 @@ def agreement(expected: np.ndarray, found: np.ndarray, source: np.ndarray, disto
         worst=float(relative.max()),
         small=int((~judged).sum()),
         small_error=float(error[~judged].max(initial=0)),
-        spearman=float(stats.spearmanr(expected, found)[0]),
-        kendall=float(stats.kendalltau(expected, found)[0]),
+        spearman=_rank_correlation(stats.spearmanr, expected, found),
+        kendall=_rank_correlation(stats.kendalltau, expected, found),
         triplets=_changed_triplets(expected, found, source),
         by_distortion={
             name: _figures(expected, error, np.array(distortion) == name) for name in dict.fromkeys(distortion)
         },
     )
+
+
+def _rank_correlation(measure: Callable[..., Any], expected: np.ndarray, found: np.ndarray) -> float:
+    return float(measure(expected, found).statistic)
 
 
 def _figures(expected: np.ndarray, error: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
