@@ -1,11 +1,12 @@
 """Which convolutions run in INT8, and how: the cheapest choice that agrees with float32 well enough.
 
 Each convolution costs accuracy when it is quantised, and time when it is not. What each costs alone is measured on
-pairs of the calibration images; then, of all steps that would help (leaving one in float, or giving it two planes),
-the one that helps most per multiplication is taken, until the held-out pairs agree with float32; at last every step
-that turns out not to be needed is taken back.
+pairs of the calibration images. Steps that would help (leaving one in float, or giving it two planes) are put in the
+order of what they give per multiplication; the shortest run of them is taken with which the held-out pairs agree with
+float32, and of it every step is taken back that turns out not to be needed, the dearest first.
 """
 
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Step:
-    """One way to be more exact. gain: relative error it removes; price: multiplications it adds."""
+    """One way to be more exact. gain: squared relative error it removes; price: multiplications it adds."""
 
     to_float: frozenset[int]
     to_planes: frozenset[int]
@@ -130,6 +131,7 @@ class _Search:
         self.work = _multiplications(self.encoder, torch.from_numpy(as_input(calibration.images[:1], info)))
         self.writers = _writers(self.encoder)
         self.models: dict[frozenset[int], onnx.ModelProto] = {}
+        self.judged: dict[Choice, Agreement] = {}
         with progress.stage("scoring the held-out pairs in float32"):
             plain = _Graph(trace(encoder, comparator, info), info)
             self.truth = {id(pairs): plain.distances(pairs) for pairs in (calibration.costs, calibration.held_out)}
@@ -141,18 +143,15 @@ class _Search:
 
     def run(self) -> Plan:
         costs, finer = self._measure()
-        choice, found = Choice(), self._judged(Choice())
-        taken: list[Step] = []
-        while not self._good(found):
-            steps = sorted(self._steps(choice, costs, finer), key=lambda step: step.gain / step.price)
-            if not steps:
-                raise ValidationError(self._failure(found))
-            taken.append(steps[-1])
-            choice = choice.with_step(steps[-1])
-            found = self._judged(choice)
-        for number in self._last_first(taken):
-            if (fewer := choice.without(number)) != choice and self._good(judged := self._judged(fewer)):
-                choice, found = fewer, judged
+        choices = list(self._choices(costs, finer))
+        at = bisect.bisect_left(choices, True, key=self._good)
+        if at == len(choices):
+            raise ValidationError(self._failure(self._judged(choices[-1])))
+        choice = choices[at]
+        for number in sorted(choice.in_float | choice.in_planes, key=lambda number: -self._price(choice, number)):
+            if self._good(fewer := choice.without(number)):
+                choice = fewer
+        found = self._judged(choice)
         return Plan(
             with_planes(self.encoder, choice.in_planes, self.ranges, self.flavour.levels),
             self.ranges,
@@ -162,7 +161,8 @@ class _Search:
             self._facts(choice, costs, found),
         )
 
-    def _good(self, found: Agreement) -> bool:
+    def _good(self, choice: Choice) -> bool:
+        found = self._judged(choice)
         return found.error <= self.max_error and found.spearman >= rank_limit(self.max_error)
 
     def _measure(self) -> tuple[dict[int, float], dict[int, float]]:
@@ -183,32 +183,42 @@ class _Search:
                     advance()
         return costs["plain"], costs["planes"]
 
+    def _choices(self, costs: dict[int, float], finer: dict[int, float]) -> Iterator[Choice]:
+        """From everything in INT8 to all but one convolution in float, by the step that gives most for its price."""
+        choice = Choice()
+        while choice.in_float != self.every:
+            yield choice
+            steps = self._steps(choice, costs, finer)
+            choice = choice.with_step(max(steps, key=lambda step: step.gain / step.price))
+
+    def _price(self, choice: Choice, number: int) -> float:
+        return (_FLOAT if number in choice.in_float else _PLANES) * self.work[number]
+
     def _steps(self, choice: Choice, costs: dict[int, float], finer: dict[int, float]) -> Iterator[Step]:
         for number in self.every - choice.in_float:
+            # Errors of different convolutions are nearly independent, so that their squares add up.
             now = (finer if number in choice.in_planes else costs)[number]
             spent = _PLANES if number in choice.in_planes else 0.0
-            yield Step(frozenset({number}), frozenset(), now, (_FLOAT - spent) * self.work[number])
+            yield Step(frozenset({number}), frozenset(), now**2, (_FLOAT - spent) * self.work[number])
             if number in finer and number not in choice.in_planes and finer[number] < costs[number]:
                 # Of an input that was rounded where it was written, no remainder is left for a second plane.
                 needed = self.writers[number] - choice.in_float if self.flavour.rounds_outputs else frozenset[int]()
-                gain = costs[number] - finer[number] + sum(costs[writer] for writer in needed)
+                gain = costs[number] ** 2 - finer[number] ** 2 + sum(costs[writer] ** 2 for writer in needed)
                 price = _PLANES * self.work[number] + _FLOAT * sum(self.work[writer] for writer in needed)
                 yield Step(needed, frozenset({number}), gain, price)
 
-    def _last_first(self, taken: Sequence[Step]) -> list[int]:
-        return [number for step in reversed(taken) for number in sorted(step.to_planes | step.to_float)]
-
     def _judged(self, choice: Choice) -> Agreement:
-        if choice.in_float == self.every:
-            raise ValidationError(self._failure(None))
+        if choice not in self.judged:
+            self.judged[choice] = self._judge(choice)
+        return self.judged[choice]
+
+    def _judge(self, choice: Choice) -> Agreement:
         pairs = self.calibration.held_out
         title = f"judging {len(self.every - choice.in_float)} of {len(self.every)} convolutions in INT8"
         with self.progress.stage(f"{title}, {len(choice.in_planes)} of two planes"):
             model = self._traced(choice.in_planes)
             graph = quantised(model, self.ranges, self.info.target, choice.in_float)
-            found = self._agreement(pairs, _Graph(graph, self.info).distances(pairs))
-        self.nearest = found
-        return found
+            return self._agreement(pairs, _Graph(graph, self.info).distances(pairs))
 
     def _agreement(self, pairs: Pairs, found: np.ndarray) -> Agreement:
         return agreement(self.truth[id(pairs)], found, pairs.source, pairs.distortion)
@@ -219,11 +229,10 @@ class _Search:
             self.models[in_planes] = trace(encoder, self.comparator, self.info)
         return self.models[in_planes]
 
-    def _failure(self, found: Agreement | None) -> str:
-        nearest = found or self.nearest
+    def _failure(self, found: Agreement) -> str:
         return (
-            f"INT8 misses its limits on {nearest.pairs} held-out pairs, whatever is left in float: mean relative error "
-            f"{nearest.error:.2%}, Spearman {nearest.spearman:.5f}; limits {self.max_error:.2%} and "
+            f"INT8 misses its limits on {found.pairs} held-out pairs even with all but one convolution in float: mean "
+            f"relative error {found.error:.2%}, Spearman {found.spearman:.5f}; limits {self.max_error:.2%} and "
             f"{rank_limit(self.max_error):.5f}; raise --max-error, give more images, or use --precision fp16"
         )
 

@@ -252,11 +252,13 @@ def _convolutions(graph: Graph) -> Iterator[str]:
 def _quantisation(graph: Graph) -> Iterator[str]:
     """INT8 is Q/DQ around convolutions of the backbone, in the types of the target; elsewhere there is none."""
     backbone, lins = graph.convolutions()
-    quantised = [node for node in backbone if graph.is_dequantised(node.input[0])]
-    for node in (*backbone, *lins):
-        image, weight = (graph.is_dequantised(name) for name in node.input[:2])
-        if image != weight or (image and node in lins):
-            yield f"Conv {node.name}: image {'' if image else 'not '}quantised, weights {'' if weight else 'not '}so"
+    quantised = [node for node in backbone if graph.is_dequantised(node.input[1])]
+    for node in quantised:  # the other way round is well: one left in float may read what another one's input was
+        if not graph.is_dequantised(node.input[0]):
+            yield f"Conv {node.name}: weights quantised, image not"
+    for node in lins:
+        if any(map(graph.is_dequantised, node.input)):
+            yield f"Conv {node.name}: a lin layer, quantised"
     if graph.info.precision != "int8":
         if any(node.op_type in _QUANTISING for node in graph.nodes):
             yield f"quantisation in a graph of precision {graph.info.precision}"
@@ -266,7 +268,7 @@ def _quantisation(graph: Graph) -> Iterator[str]:
         for side, name, needed in zip(
             ("image", "weights"), node.input, (_ACTIVATION_TYPES[graph.info.target], TensorProto.INT8), strict=False
         ):
-            kind = graph.types.get(graph.producer[name].input[0])
+            kind = graph.types.get(graph.producer[name].input[0]) if name in graph.producer else None
             if kind != needed:
                 yield f"Conv {node.name}: {side} in {_name(kind)}, must be {_name(needed)}"
         if graph.info.target == "tensorrt" and any(map(graph.is_dequantised, node.input[2:])):
