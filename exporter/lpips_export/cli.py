@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 # What the options may be; spec.CHOICES must say the same (tests/exporter/test_cli.py).
 Net = Literal["alex", "vgg", "squeeze"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "auto"]
 Target = Literal["cpu", "tensorrt"]
 Version = Literal["0.1", "0.0"]
 Input = Literal["float32", "uint8"]
@@ -35,6 +35,9 @@ _EPILOG = (
     "Exit codes: 0 fine; 1 the proof failed; 2 the call was wrong; 3 the work failed. "
     "Results go to stdout, everything else to stderr."
 )
+
+# What only INT8 takes.
+_OF_INT8 = {"calibration", "calibration_count", "target", "max_error"}
 
 # What can be said beside --check: the artifact itself says the rest.
 _BESIDE_CHECK = {"check", "backbone", "lin", "allow_unknown_weights", "as_json", "debug"}
@@ -58,7 +61,12 @@ def _print_version(wanted: bool) -> None:
 def run(
     context: typer.Context,
     net: Annotated[Net, typer.Option(help="Backbone.")] = "alex",
-    precision: Annotated[Precision, typer.Option(help="Precision of the graph.")] = "fp32",
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Precision of the graph: float32, half, INT8, or whichever proves to be the fastest on this machine."
+        ),
+    ] = "fp32",
     lpips_version: Annotated[Version, typer.Option(help="LPIPS version; 0.0 is that of the first preprint.")] = "0.1",
     lin: Annotated[
         str | None,
@@ -94,7 +102,12 @@ def run(
     calibration_count: Annotated[
         int, typer.Option(metavar="N", help="How many of the photographs to use at most.")
     ] = 64,
-    target: Annotated[Target, typer.Option(help="Flavour of INT8: for ONNX Runtime on CPUs, or for TensorRT.")] = "cpu",
+    target: Annotated[
+        Target | None,
+        typer.Option(
+            help="Flavour of INT8: for ONNX Runtime on CPUs, or for TensorRT.  [default: cpu; tensorrt with --engine]"
+        ),
+    ] = None,
     max_error: Annotated[
         float | None,
         typer.Option(
@@ -170,9 +183,11 @@ def run(
                 raise SpecError(f"{option} '' is an empty name; give a file or leave the option out")
         if check is not None:
             _refuse_beside_check(context)
+        _refuse_beside_precision(context)
         wanted = _engine_spec(context)
         start = time.perf_counter()
         with progress.stage("loading PyTorch"):
+            from .auto import export_auto
             from .export import check as prove
             from .export import export
             from .reporting import report_check, report_export
@@ -184,7 +199,7 @@ def run(
             return
         spec = ExportSpec(
             net=net,
-            precision=precision,
+            precision="fp32" if precision == "auto" else precision,
             version=lpips_version,
             lin="none" if lin == "none" else _path(lin),
             backbone=_path(backbone),
@@ -193,11 +208,21 @@ def run(
             split=split,
             calibration=calibration,
             calibration_count=calibration_count,
-            target=target,
+            target=target or ("tensorrt" if engine else "cpu"),
             max_error=max_error,
         )
-        artifacts = export(spec, output_dir, engine=wanted, overwrite=overwrite, progress=progress)
-        report_export(artifacts, time.perf_counter() - start, as_json)
+        if precision == "auto":
+            artifacts, trials = export_auto(
+                spec,
+                output_dir,
+                shapes=wanted or EngineSpec(),
+                engine=engine,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        else:
+            artifacts, trials = export(spec, output_dir, engine=wanted, overwrite=overwrite, progress=progress), []
+        report_export(artifacts, time.perf_counter() - start, as_json, trials)
 
     def worded(error: LpipsError) -> str:
         message = str(error)
@@ -224,11 +249,19 @@ def _given(context: typer.Context) -> list[Any]:
 
 def _engine_spec(context: typer.Context) -> EngineSpec | None:
     given = {option.name: option.opts[0] for option in _given(context) if option.name in _OF_AN_ENGINE}
-    if context.params["engine"]:
+    timed = context.params["precision"] == "auto" and set(given) <= {"opt_shapes"}
+    if context.params["engine"] or timed:
         return engine_spec(**{name: context.params[name] for name in _OF_AN_ENGINE})
     for option in given.values():
         raise SpecError(f"{option} without --engine: it says how to build one; add --engine or leave it out")
     return None
+
+
+def _refuse_beside_precision(context: typer.Context) -> None:
+    precision = context.params["precision"]
+    for option in _given(context) if precision not in ("int8", "auto") else ():
+        if option.name in _OF_INT8:
+            raise SpecError(f"{option.opts[0]} with --precision {precision}: it is for int8 and auto; leave it out")
 
 
 def _refuse_beside_check(context: typer.Context) -> None:

@@ -15,7 +15,7 @@ from lpips_runtime.providers import onnxruntime
 
 from .backbones import BACKBONES
 from .calibration import load_calibration
-from .engine import build_engine, plan_engine
+from .engine import EngineJob, build_engine, plan_engine
 from .errors import SpecError, StructureError, WeightsError
 from .int8 import Plan, find_plan
 from .manifest import Artifact, build_manifest, check_replaceable, publish, specification, staging
@@ -30,7 +30,9 @@ from .tracing import serialized, trace
 from .validate import LIMITS, Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
-__all__ = ["Proof", "check", "export"]
+__all__ = ["Proof", "check", "check_output", "export", "export_weights", "load_weights"]
+
+Weights = tuple[BackboneWeights, LinWeights]
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,39 @@ def export(
     the graphs are published all the same, as the message says.
     """
     progress = progress or Progress()
+    weights = load_weights(spec, progress)
+    return export_weights(spec, weights, output_dir, engine, overwrite=overwrite, progress=progress)
+
+
+def check_output(
+    spec: ExportSpec, weights: Weights, output_dir: Path, *, engine: EngineSpec | None, overwrite: bool
+) -> tuple[list[ModelInfo], EngineJob | None]:
+    """What the export will write, once it is sure that it may.
+
+    Raises PublishError for what must stay in its place, SpecError or EngineError for an engine that cannot be built.
+    """
     onnxruntime()  # needed last, imported first: if none is installed, nobody should wait to be told
     job = None if engine is None else plan_engine(engine, spec.net, BACKBONES[spec.net].min_size)
-    backbone, lin = _weights(spec, progress)
-    infos = [describe(spec, kind, backbone, lin) for kind in spec.kinds]
+    infos = [describe(spec, kind, *weights) for kind in spec.kinds]
     for info in infos:
         check_replaceable(output_dir / f"{artifact_stem(info)}.onnx", specification(info), overwrite)
     if job is not None:
         job.check(output_dir / f"{artifact_stem(infos[0])}.onnx", infos[0], overwrite)
+    return infos, job
 
+
+def export_weights(
+    spec: ExportSpec,
+    weights: Weights,
+    output_dir: Path,
+    engine: EngineSpec | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress,
+) -> list[Artifact]:
+    """`export`, with weights that are loaded already."""
+    infos, job = check_output(spec, weights, output_dir, engine=engine, overwrite=overwrite)
+    backbone, lin = weights
     encoder = _encoder(infos[0], backbone)
     comparator = Comparator(lin.tensors)
     start = time.perf_counter()
@@ -143,7 +169,7 @@ def check(
         allow_unknown_weights=True,
         input=info.input,
     )
-    weights = _weights(spec, progress)
+    weights = load_weights(spec, progress)
     options = ("--backbone", "--lin")
     made_from = (info.backbone_sha256, info.lin_sha256)
     for found, expected, option in zip(weights, made_from, options, strict=True):
@@ -184,7 +210,8 @@ def _ask_for_weights(path: Path, info: ModelInfo, backbone: Path | None, lin: Pa
         raise SpecError(f"{path}: is the unweighted baseline, there is no weight to compare; leave --lin out")
 
 
-def _weights(spec: ExportSpec, progress: Progress) -> tuple[BackboneWeights, LinWeights]:
+def load_weights(spec: ExportSpec, progress: Progress) -> Weights:
+    """Of the backbone and of the lin layers. Raises WeightsError."""
     # No stage of `progress`: downloads draw bars of their own, which a live display would garble.
     lin = load_lin(spec.net, spec.version, spec.lin)  # first, since what is wrong here needs no download to show
     return load_backbone(spec.net, spec.backbone, allow_unknown=spec.allow_unknown_weights, log=progress.note), lin

@@ -1,12 +1,13 @@
 """What lpips-export says of its results: a path or JSON on stdout, figures on stderr."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import typer
 
 from lpips_runtime.plan import PlanInfo
 
+from .auto import Trial
 from .export import Proof
 from .guard import say
 from .manifest import Artifact
@@ -14,8 +15,8 @@ from .manifest import Artifact
 __all__ = ["report_check", "report_export"]
 
 
-def report_export(artifacts: list[Artifact], seconds: float, as_json: bool) -> None:
-    """Where the graphs are and, if the last of them is one, the engine."""
+def report_export(artifacts: list[Artifact], seconds: float, as_json: bool, trials: Sequence[Trial] = ()) -> None:
+    """Where the graphs are and, if the last of them is one, the engine; of --precision auto, what was tried."""
     graphs = [artifact for artifact in artifacts if "validation" in artifact.manifest]
     engines = [artifact for artifact in artifacts if "flavour" in artifact.manifest]
     paths = [str(artifact.path) for artifact in (graphs[0], *engines)]
@@ -33,8 +34,12 @@ def report_export(artifacts: list[Artifact], seconds: float, as_json: bool) -> N
         result = {"path": paths[0], "seconds": round(seconds, 1), "files": files} | (
             {"engine": built[0]} if built else {}
         )
+        if trials:
+            result["trials"] = [trial.as_dict() for trial in trials]
         say(json.dumps(result, indent=2), published)
         return
+    for line in _table(trials):
+        typer.echo(line, err=True)
     for artifact in graphs:
         validation = artifact.manifest["validation"]
         typer.echo(
@@ -42,6 +47,8 @@ def report_export(artifacts: list[Artifact], seconds: float, as_json: bool) -> N
             f"{validation['against']}, worst error {_worst(validation['worst'])}",
             err=True,
         )
+        for line in _quantisation(artifact.manifest):
+            typer.echo(line, err=True)
     for artifact in engines:
         typer.echo(f"{artifact.path.name}: {artifact.size / 1e6:.2f} MB, {_engine(artifact.manifest)}", err=True)
     typer.echo(f"done in {seconds:.1f} s", err=True)
@@ -56,6 +63,41 @@ def _engine(manifest: Mapping) -> str:
     where = f" for {info.gpu}" if info.gpu else ""
     shapes = ", ".join(map(str, info.profiles))
     return f"{info.flavour} {info.tensorrt}{where}, {shapes}; built, not executed"
+
+
+def _table(trials: Sequence[Trial]) -> list[str]:
+    if not trials:
+        return []
+    rows = [("precision", "size", "p50", "error", "")]
+    for trial in trials:
+        size = "" if trial.size is None else f"{trial.size / 1e6:.2f} MB"
+        p50 = "" if trial.p50 is None else f"{trial.p50 * 1e3:.1f} ms"
+        rows.append((trial.precision, size, p50, trial.error, trial.outcome))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+        for row in rows
+    ]
+
+
+def _quantisation(manifest: Mapping) -> list[str]:
+    """What a reader of the terminal should know of an INT8 graph, a line each."""
+    facts = manifest.get("quantisation")
+    if facts is None or manifest["spec"]["kind"] != "pair":
+        return []
+    agreement, count = facts["agreement"], len(facts["cost_alone"])
+    lines = [
+        f"  {agreement['pairs']} held-out pairs against float32: mean relative error {agreement['error']:.2%}, "
+        f"Spearman {agreement['spearman']:.5f}, Kendall {agreement['kendall']:.4f}, "
+        f"{agreement['triplets']:.2%} of the triplets in another order"
+    ]
+    for key, what in (("in_float", "in float"), ("two_planes", "in INT8 with an input of two planes")):
+        names = [f"{name} ({cost:.2%} alone)" for name, cost in facts[key].items()]
+        if names:
+            lines.append(f"  {len(names)} of {count} convolutions {what}: {', '.join(names)}")
+    if facts["target"] == "tensorrt":
+        lines.append("  the file keeps its weights in float32; the engine that is built from it has them in INT8")
+    return lines
 
 
 def report_check(proof: Proof, as_json: bool) -> None:
