@@ -23,6 +23,9 @@ _MOST_BYTES = 2**31
 
 _NAME = re.compile(r"(alex|vgg|squeeze)(?:-(fp32|fp16|int8))?")
 
+# What lpips-export needs besides the net.
+_OPTIONS = {"fp32": "", "fp16": " --precision fp16", "int8": " --precision int8 --calibration DIR"}
+
 
 def find_model(model: str | os.PathLike[str] | None = None) -> Path:
     """The file that `model` means: a path, or a name such as `alex` or `alex-fp16` (then in `artifacts/`).
@@ -40,7 +43,7 @@ def find_model(model: str | os.PathLike[str] | None = None) -> Path:
     elif (match := _NAME.fullmatch(str(model))) and not Path(model).is_file():
         net, precision = match[1], match[2] or "fp32"
         path = DEFAULT_MODEL.parent / f"lpips_{net}_{precision}.onnx"
-        next_step = f"export it with: lpips-export --net {net}" + f" --precision {precision}" * (precision != "fp32")
+        next_step = f"export it with: lpips-export --net {net}" + _OPTIONS[precision]
     else:
         path, next_step = Path(model), "give the path of an .onnx or .engine file of lpips-export"
     try:

@@ -69,7 +69,7 @@ def test_a_file_goes_before_a_name_and_a_folder_does_not() -> None:
     [
         (None, "artifacts/lpips_alex_fp32.onnx: no such model; export it with lpips-export, or name a model with -m"),
         ("vgg", "artifacts/lpips_vgg_fp32.onnx: no such model; export it with: lpips-export --net vgg"),
-        ("alex-int8", "lpips_alex_int8.onnx: no such model; export it with: lpips-export --net alex --precision int8"),
+        ("alex-int8", "with: lpips-export --net alex --precision int8 --calibration DIR"),
         ("resnet", "resnet: no such model; give the path of an .onnx or .engine file"),
         ("alex-", "alex-: no such model; give the path of an .onnx or .engine file"),
         ("", ".: is a folder, a model is needed; give the path of an .onnx or .engine file"),

@@ -1,0 +1,178 @@
+"""--precision auto: what is tried, timed, discarded and kept."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from export_command import Backbones, Call
+
+from lpips_export import auto, validate
+from lpips_export.auto import Trial, export_auto
+from lpips_export.errors import PublishError
+from lpips_export.profiles import EngineSpec
+from lpips_export.spec import ExportSpec
+from lpips_runtime import Scorer
+from lpips_runtime.errors import ProviderError
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+Spec = Callable[..., ExportSpec]
+
+
+@pytest.fixture
+def spec(random_backbone: Backbones) -> Spec:
+    def make(**fields: Any) -> ExportSpec:
+        return ExportSpec(backbone=random_backbone("alex"), allow_unknown_weights=True, **fields)
+
+    return make
+
+
+@pytest.fixture
+def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give the precisions these medians, in seconds, instead of running them."""
+
+    def clock(**seconds: float) -> None:
+        def time(made: dict, trials: dict[str, Trial], *_: object) -> None:
+            for precision in made:
+                trials[precision].p50 = seconds[precision]
+
+        monkeypatch.setattr(auto, "_time", time)
+
+    return clock
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("fastest", "other"), [("fp32", "fp16"), ("fp16", "fp32")])
+def test_the_fastest_is_kept_under_its_own_name_and_no_other(
+    fastest: str, other: str, spec: Spec, clocked: Callable[..., None], tmp_path: Path
+) -> None:
+    clocked(**{fastest: 0.01, other: 0.02})
+    artifacts, trials = export_auto(spec(), tmp_path, shapes=EngineSpec())
+    (path,) = (artifact.path for artifact in artifacts)
+    assert names(tmp_path) == [path.name, f"{path.name}.json"]
+    assert re.fullmatch(rf"lpips_alex_{fastest}_custom-[0-9a-f]{{8}}\.onnx", path.name)
+    assert {trial.precision: trial.outcome for trial in trials} == {
+        fastest: "kept",
+        other: "slower",
+        "int8": "not tried: needs --calibration DIR",
+    }
+    by_precision = {trial.precision: trial for trial in trials}
+    assert by_precision[fastest].size == path.stat().st_size
+    assert "worst, lpips 0.1.4 in float64" in by_precision[other].error
+    with Scorer(path) as scorer:
+        assert scorer.info.precision == fastest
+
+
+def test_what_can_be_used_is_really_run(spec: Spec, tmp_path: Path) -> None:
+    _, trials = export_auto(spec(), tmp_path, shapes=EngineSpec(opt=((2, 40, 48),)))
+    seconds = {trial.precision: trial.p50 for trial in trials}
+    assert seconds.pop("int8") is None
+    assert all(value is not None and 0 < value < 10 for value in seconds.values())
+    kept = next(trial for trial in trials if trial.outcome == "kept")
+    assert kept.p50 == min(value for value in seconds.values() if value is not None)
+
+
+def test_candidates_are_run_on_images_of_the_shape_that_was_asked_for(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    score = Scorer.score
+
+    def look(self: Scorer, *images: np.ndarray) -> Any:
+        seen.update(image.shape for image in images)
+        return score(self, *images)
+
+    monkeypatch.setattr(Scorer, "score", look)
+    monkeypatch.setattr(auto, "_ROUNDS", 1)
+    export_auto(spec(), tmp_path, shapes=EngineSpec(opt=((3, 33, 71),)))
+    assert seen == {(3, 33, 71, 3)}
+
+
+def test_a_precision_whose_proof_fails_is_discarded_and_the_others_go_on(
+    spec: Spec, clocked: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocked(fp32=0.02, fp16=0.01)
+    nothing = dict.fromkeys(("distance", "layers", "map"), lambda truth: np.full_like(truth, 1e-12))
+    monkeypatch.setitem(validate.LIMITS, "fp16", nothing)  # pyright: ignore[reportArgumentType]
+    (artifact,), trials = export_auto(spec(), tmp_path, shapes=EngineSpec())
+    assert "_fp32_" in artifact.path.name
+    half = next(trial for trial in trials if trial.precision == "fp16")
+    assert half.outcome.startswith("discarded: case ")
+    assert half.p50 is None
+
+
+def test_if_nothing_runs_here_nothing_is_published(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise ProviderError("no such device")
+
+    monkeypatch.setattr(auto, "Scorer", refuse)
+    with pytest.raises(
+        ProviderError, match=r"fp32: discarded: cannot run here: no such device; fp16: .*int8: not tried"
+    ):
+        export_auto(spec(), tmp_path, shapes=EngineSpec())
+    assert names(tmp_path) == []
+
+
+def test_what_must_stay_in_its_place_is_seen_before_the_work(
+    spec: Spec, clocked: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocked(fp32=0.02, fp16=0.01)
+    (artifact,), _ = export_auto(spec(), tmp_path, shapes=EngineSpec())
+    artifact.path.with_name(artifact.path.name + ".json").unlink()
+    monkeypatch.setattr(auto, "export_weights", lambda *_, **__: pytest.fail("was exported first"))
+    with pytest.raises(PublishError, match="exists without a readable manifest"):
+        export_auto(spec(), tmp_path, shapes=EngineSpec())
+
+
+# --- the command line
+
+
+def test_the_command_prints_the_table_it_decided_from(
+    call: Call, own: list[object], clocked: Callable[..., None], tmp_path: Path
+) -> None:
+    clocked(fp32=0.0123, fp16=0.0456)
+    assert call("--precision", "auto", *own) == 0
+    last = call.out.splitlines()[-1]
+    assert Path(last).is_file()
+    assert "_fp32_" in last
+    table = call.err[call.err.index("precision  ") :].splitlines()[:4]
+    assert re.fullmatch(r"precision +size +p50 +error", table[0])
+    assert re.fullmatch(r"fp32 +9\.\d\d MB +12\.3 ms +\S+ worst, lpips 0\.1\.4 in float64 +kept", table[1])
+    assert re.fullmatch(r"fp16 +4\.\d\d MB +45\.6 ms +\S+ worst, lpips 0\.1\.4 in float64 +slower", table[2])
+    assert re.fullmatch(r"int8 +not tried: needs --calibration DIR", table[3])
+
+
+def test_json_has_the_trials(call: Call, own: list[object], clocked: Callable[..., None]) -> None:
+    clocked(fp32=0.0123, fp16=0.0456)
+    assert call("--precision", "auto", "--opt", "1x64x64", "--json", *own) == 0
+    result = json.loads(call.out)
+    assert Path(result["path"]).is_file()
+    assert [(trial["precision"], trial["p50"]) for trial in result["trials"]] == [
+        ("fp32", 0.0123),
+        ("fp16", 0.0456),
+        ("int8", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--precision", "auto", "--min", "1x64x64"], "--min without --engine"),
+        (["--precision", "fp16", "--opt", "1x64x64"], "--opt without --engine"),
+        (["--calibration", "photos"], "--calibration with --precision fp32: it is for int8 and auto; leave it out"),
+        (["--precision", "fp16", "--max-error", "0.1"], "--max-error with --precision fp16: "),
+        (["--target", "tensorrt"], "--target with --precision fp32: "),
+        (["--precision", "auto", "--opt", "1x16x16"], "--opt 1x16x16: alex takes no side below 31 pixels"),
+    ],
+)
+def test_options_that_do_not_apply_are_an_error(call: Call, arguments: list[str], complaint: str) -> None:
+    assert call(*arguments) == 2
+    assert complaint in call.error
+    assert len(call.error.splitlines()) <= 2
