@@ -60,6 +60,7 @@ def export_auto(
     and ProviderError if nothing can be run here.
     """
     progress = progress or Progress()
+    shape = shapes.profiles(spec.net, BACKBONES[spec.net].min_size)[0].opt
     candidates = {
         precision: replace(spec, precision=precision)
         for precision in CHOICES["precision"]
@@ -83,7 +84,7 @@ def export_auto(
                 trial.size, trial.error = _running(made[precision]).size, _error(made[precision][0])
             except (StructureError, ValidationError, EngineError) as error:
                 trial.outcome = f"discarded: {error}"
-        _time(made, by_precision, shapes.profiles(spec.net, BACKBONES[spec.net].min_size)[0].opt, progress)
+        _time(made, by_precision, shape, progress)
         timed = [trial for trial in trials if trial.p50 is not None]
         if not timed:
             raise ProviderError("; ".join(f"{trial.precision}: {trial.outcome}" for trial in trials))
