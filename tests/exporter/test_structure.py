@@ -151,7 +151,7 @@ def recast(model: onnx.ModelProto, node: NodeProto, numbers: tuple[int, ...], ki
     graph = model.graph
     before = graph.node[:]
     at = next(number for number, other in enumerate(before) if other is node)
-    outer = {TensorProto.FLOAT: TensorProto.FLOAT16, TensorProto.FLOAT16: TensorProto.FLOAT}[kind]
+    outer = TensorProto.FLOAT16 if kind == TensorProto.FLOAT else TensorProto.FLOAT
     casts = []
     for number in numbers:
         name = node.input[number]
@@ -211,8 +211,8 @@ def quantised_float32(model: onnx.ModelProto) -> None:
     graph = model.graph
     node = next(node for node in graph.node if node.op_type == "Relu")
     at = list(graph.node).index(node)
-    graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "a_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), "a_zero"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "a_scale"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "a_zero"))
     source, node.input[0] = node.input[0], "a_dequantised"
     graph.node.insert(at, helper.make_node("DequantizeLinear", ["a_quantised", "a_scale", "a_zero"], ["a_dequantised"]))
     graph.node.insert(at, helper.make_node("QuantizeLinear", [source, "a_scale", "a_zero"], ["a_quantised"]))
@@ -272,8 +272,8 @@ def quantised_lin(model: onnx.ModelProto) -> None:
         for number, node in enumerate(graph.node)
         if node.op_type == "Conv" and len(node.input) == 2 and node not in quantised_convolutions(model)
     )
-    graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "lin_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), "lin_zero"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "lin_scale"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "lin_zero"))
     for number in (0, 1):
         name, q, dq = lin.input[number], f"lin_{number}_q", f"lin_{number}_dq"
         lin.input[number] = dq
