@@ -181,6 +181,16 @@ def scaling_in_half(model: onnx.ModelProto) -> None:
     recast(model, next(node for node in model.graph.node if node.op_type == "Sub"), (0, 1), TensorProto.FLOAT16)
 
 
+def tap_scaled_in_half(model: onnx.ModelProto) -> None:
+    """Between the backbone and the cast to float32, where it would be harmless if half had the range."""
+    graph = model.graph
+    back = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT]
+    at = list(graph.node).index(back[1])
+    graph.initializer.append(numpy_helper.from_array(np.full((1, 1, 1, 1), 200, np.float16), "a_gain"))
+    source, graph.node[at].input[0] = graph.node[at].input[0], "a_scaled_tap"
+    graph.node.insert(at, helper.make_node("Mul", [source, "a_gain"], ["a_scaled_tap"]))
+
+
 def one_tap_squared_in_half(model: onnx.ModelProto) -> None:
     square = next(node for node in model.graph.node if node.op_type in ("Pow", "Mul"))
     tap = producer(model, square.input[0])
@@ -337,6 +347,7 @@ MUTATIONS = [
     ("_precision", double_before_the_squares, "fp16"),
     ("_precision", scaling_in_half, "fp16"),
     ("_precision", half_before_the_scaling, "fp16"),
+    ("_precision", tap_scaled_in_half, "fp16"),
     ("_convolutions", one_convolution_in_float32, "fp16"),
     ("_convolutions", lin_in_half, "fp16"),
     ("_quantisation", quantised_float32, "fp32"),
