@@ -34,6 +34,8 @@ _PRECISION_TYPES = {
 }
 # What the backbone's convolutions compute in.
 _CONVOLUTION_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "int8": TensorProto.FLOAT}
+# What a backbone consists of, and the casts into and out of it.
+_HALF_OPERATORS = {"Conv", "Relu", "MaxPool", "Concat", "Cast"}
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 # INT8 target -> type of quantised activations.
 _ACTIVATION_TYPES = {"cpu": TensorProto.UINT8, "tensorrt": TensorProto.INT8}
@@ -231,11 +233,22 @@ def _is_square(graph: Graph, node: NodeProto) -> bool:
 
 
 def _precision(graph: Graph) -> Iterator[str]:
-    """Float types are those of the precision, and no other."""
+    """Float types are those of the precision, and no other; half is the backbone's, from the scaled image to the taps.
+
+    A scaling in half stays within the limits of every case, so that numbers would not tell.
+    """
     allowed = _PRECISION_TYPES[graph.info.precision]
     wrong = Counter(_name(kind) for kind in graph.types.values() if kind in _FLOATS - allowed)
     if wrong:
         yield f"values that are not {graph.info.precision}: {dict(wrong)}"
+    for node in graph.nodes:
+        half = [name for name in (*node.input, *node.output) if graph.types.get(name) == TensorProto.FLOAT16]
+        if half and node.op_type not in _HALF_OPERATORS:
+            yield f"{node.op_type} {node.name} computes in half, which only the backbone may"
+        if node.op_type == "Cast" and node.output[0] in half:
+            others = {user.op_type for user in graph.consumers(node.output[0])} - {"Conv"}
+            if others:
+                yield f"{node.output[0]} is cast to half for {', '.join(sorted(others))}; only a convolution needs it"
 
 
 def _convolutions(graph: Graph) -> Iterator[str]:
@@ -268,7 +281,7 @@ def _quantisation(graph: Graph) -> Iterator[str]:
         for side, name, needed in zip(
             ("image", "weights"), node.input, (_ACTIVATION_TYPES[graph.info.target], TensorProto.INT8), strict=False
         ):
-            kind = graph.types.get(graph.producer[name].input[0]) if name in graph.producer else None
+            kind = graph.types.get(graph.producer[name].input[0]) if graph.is_dequantised(name) else needed
             if kind != needed:
                 yield f"Conv {node.name}: {side} in {_name(kind)}, must be {_name(needed)}"
         if graph.info.target == "tensorrt" and any(map(graph.is_dequantised, node.input[2:])):

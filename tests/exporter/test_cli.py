@@ -38,7 +38,8 @@ def test_help_names_every_option_and_the_exit_codes(call: Call) -> None:
     )
     assert re.findall(r"^  (?:-h, )?(--[a-z-]+)", call.out, re.MULTILINE) == [
         *("--net", "--precision", "--lpips-version", "--lin", "--backbone", "--allow-unknown-weights", "--input"),
-        *("--split", "--engine", "--min", "--opt", "--max", "--workspace", "--timing-cache"),
+        *("--split", "--calibration", "--calibration-count", "--target", "--max-error"),
+        *("--engine", "--min", "--opt", "--max", "--workspace", "--timing-cache"),
         *("--version-compatible", "--hardware-compatible"),
         *("--output-dir", "--overwrite", "--check", "--json", "--debug", "--version", "--help"),
     ]
@@ -57,7 +58,7 @@ def test_version(call: Call) -> None:
     ("arguments", "complaint"),
     [
         (["--net", "resnet"], "'resnet' is not one of 'alex', 'vgg', 'squeeze'."),
-        (["--precision", "int4"], "Invalid value for '--precision'"),
+        (["--precision", "int4"], "'int4' is not one of 'fp32', 'fp16', 'int8'"),
         (["--lpips-version", "0.2"], "'0.2' is not one of '0.1', '0.0'."),
         (["--input", "uint16"], "'uint16' is not one of 'float32', 'uint8'."),
         (["--nett", "alex"], "No such option: --nett"),
@@ -73,8 +74,16 @@ def test_a_wrong_call_is_told_what_is_right(call: Call, arguments: list[str], co
 
 
 def test_the_options_are_those_of_the_specification() -> None:
-    options = {"net": cli.Net, "precision": cli.Precision, "version": cli.Version, "input": cli.Input}
-    assert {name: get_args(literal) for name, literal in options.items()} == spec.CHOICES
+    options = {
+        "net": cli.Net,
+        "precision": cli.Precision,
+        "version": cli.Version,
+        "input": cli.Input,
+        "target": cli.Target,
+    }
+    # "auto" is a way to a precision, and none that a graph could have.
+    found = {name: tuple(value for value in get_args(kind) if value != "auto") for name, kind in options.items()}
+    assert found == spec.CHOICES
 
 
 def test_a_value_outside_the_specification_is_an_error_in_python_too() -> None:

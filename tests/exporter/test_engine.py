@@ -13,18 +13,17 @@ import onnx
 import pytest
 from export_command import Backbones, Exported
 from int8_graph import quantised
+from traced_graph import pair_graph
 
 from lpips_export import trt, trt_library
 from lpips_export.backbones import BACKBONES
 from lpips_export.engine import build_engine, plan_engine
 from lpips_export.errors import EngineError, PublishError, SpecError
 from lpips_export.manifest import Artifact
-from lpips_export.metric import Comparator, Encoder
 from lpips_export.profiles import EngineSpec
 from lpips_export.progress import Advance, Progress
-from lpips_export.spec import ExportSpec, artifact_stem, describe
-from lpips_export.tracing import serialized, trace
-from lpips_export.weights import load_backbone, load_lin
+from lpips_export.spec import artifact_stem
+from lpips_export.tracing import serialized
 from lpips_runtime.contract import ModelInfo
 from lpips_runtime.models import manifest_path
 from lpips_runtime.plan import PlanInfo, Profile
@@ -47,7 +46,10 @@ def graph_of(exported: Exported, random_backbone: Backbones, tmp_path_factory: p
                 quantised_graphs[net] = quantised(find(net, "fp32"), tmp_path_factory.mktemp("int8"))
             return quantised_graphs[net]
         if kind == "fp16":
-            return traced_in_half(net, random_backbone(net), tmp_path_factory.mktemp("fp16"))
+            model, info = pair_graph(net, random_backbone(net))
+            path = tmp_path_factory.mktemp("fp16") / f"{artifact_stem(info)}.onnx"
+            path.write_bytes(serialized(model))
+            return path
         fields: dict[str, dict[str, Any]] = {  # those of other modules where there are some, so that it is made once
             "fp32": {"split": True},
             "uint8": {"input": "uint8", "quick": net != "alex"},
@@ -55,17 +57,6 @@ def graph_of(exported: Exported, random_backbone: Backbones, tmp_path_factory: p
         return exported(net=net, **fields[kind])[0]
 
     return find
-
-
-def traced_in_half(net: str, weights: Path, folder: Path) -> Path:
-    """A graph as it is exported, but not validated: that takes longer than all else here."""
-    backbone = load_backbone(net, weights, allow_unknown=True, log=lambda _: None)
-    lin = load_lin(net, "0.1", None)
-    info = describe(ExportSpec(net=net, precision="fp16"), "pair", backbone, lin)
-    encoder = Encoder(BACKBONES[net], backbone.state, version="0.1", image_input="float32", precision="fp16")
-    path = folder / f"{artifact_stem(info)}.onnx"
-    path.write_bytes(serialized(trace(encoder, Comparator(lin.tensors), info)))
-    return path
 
 
 @pytest.fixture
