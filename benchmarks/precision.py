@@ -146,7 +146,9 @@ def _line(name: str, found: Agreement | None, seconds: np.ndarray, first: np.nda
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("artifacts", nargs="+", metavar="MODEL", help="the float32 one first")
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
     parser.add_argument("--side", type=int, default=224, metavar="PIXELS", help="of the crops (default 224)")

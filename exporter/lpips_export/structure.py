@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, numpy_helper
+from onnx import NodeProto, TensorProto
 
 from lpips_runtime.contract import DISTANCE, METADATA_PREFIX, ModelInfo, depth, feature
 
 from .backbones import BACKBONES
 from .errors import StructureError
+from .graph import QUANTISING, Graph
 from .layout import layout_of
 from .metric import EPS
 from .tracing import OPSET
@@ -36,74 +37,8 @@ _PRECISION_TYPES = {
 _CONVOLUTION_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "int8": TensorProto.FLOAT}
 # What a backbone consists of, and the casts into and out of it.
 _HALF_OPERATORS = {"Conv", "Relu", "MaxPool", "Concat", "Cast"}
-_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 # INT8 target -> type of quantised activations.
 _ACTIVATION_TYPES = {"cpu": TensorProto.UINT8, "tensorrt": TensorProto.INT8}
-
-
-class Graph:
-    """A model with what the rules ask of it: producers, constants, inferred types, ancestors."""
-
-    def __init__(self, model: onnx.ModelProto, info: ModelInfo) -> None:
-        self.model = model
-        self.info = info
-        self.nodes = list(model.graph.node)
-        self.producer = {name: node for node in self.nodes for name in node.output}
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        for node in self.nodes:
-            if node.op_type == "Constant":
-                for attribute in node.attribute:
-                    if attribute.HasField("t"):
-                        self.constants[node.output[0]] = attribute.t
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-        self.types = {
-            value.name: value.type.tensor_type.elem_type
-            for value in (*inferred.value_info, *inferred.input, *inferred.output)
-        }
-        self.types.update({name: tensor.data_type for name, tensor in self.constants.items()})
-
-    def ancestors(self, name: str) -> set[str]:
-        """Names of all values that `name` is computed from, itself included."""
-        seen: set[str] = set()
-        waiting = [name]
-        while waiting:
-            current = waiting.pop()
-            if current not in seen:
-                seen.add(current)
-                waiting.extend(self.producer[current].input if current in self.producer else ())
-        return seen
-
-    def scalar(self, name: str) -> float | None:
-        """The value of a constant of one element, else None."""
-        tensor = self.constants.get(name)
-        if tensor is None or int(np.prod(tensor.dims)) != 1:
-            return None
-        return float(numpy_helper.to_array(tensor).reshape(()))
-
-    def source(self, name: str) -> str:
-        """The name behind quantisation: of what is quantised and dequantised on its way to `name`, or `name`."""
-        while name in self.producer and self.producer[name].op_type in _QUANTISING:
-            name = self.producer[name].input[0]
-        return name
-
-    def convolutions(self) -> tuple[list[NodeProto], list[NodeProto]]:
-        """Those of the backbone, and those of the lin layers, which have one output channel."""
-        sides: tuple[list[NodeProto], list[NodeProto]] = [], []
-        for node in self.nodes:
-            if node.op_type == "Conv":
-                weight = self.constants.get(self.source(node.input[1]))
-                sides[weight is not None and weight.dims[0] == 1].append(node)
-        return sides
-
-    def is_dequantised(self, name: str) -> bool:
-        return name in self.producer and self.producer[name].op_type == "DequantizeLinear"
-
-    def is_not_zero(self, name: str) -> bool:
-        """Of a constant: whether any element is not 0."""
-        return bool(numpy_helper.to_array(self.constants[name]).any())
-
-    def consumers(self, name: str) -> list[NodeProto]:
-        return [node for node in self.nodes if name in node.input]
 
 
 def _checker(graph: Graph) -> Iterator[str]:
@@ -266,14 +201,16 @@ def _quantisation(graph: Graph) -> Iterator[str]:
     """INT8 is Q/DQ around convolutions of the backbone, in the types of the target; elsewhere there is none."""
     backbone, lins = graph.convolutions()
     quantised = [node for node in backbone if graph.is_dequantised(node.input[1])]
-    for node in quantised:  # the other way round is well: one left in float may read what another one's input was
-        if not graph.is_dequantised(node.input[0]):
-            yield f"Conv {node.name}: weights quantised, image not"
+    for node in backbone:
+        image, weights = map(graph.is_dequantised, node.input[:2])
+        # On the CPU one that was left in float may read what was rounded for another one.
+        if weights > image or (weights < image and graph.info.target == "tensorrt"):
+            yield f"Conv {node.name}: its {'weights' if weights else 'image'} alone quantised"
     for node in lins:
         if any(map(graph.is_dequantised, node.input)):
             yield f"Conv {node.name}: a lin layer, quantised"
     if graph.info.precision != "int8":
-        if any(node.op_type in _QUANTISING for node in graph.nodes):
+        if any(node.op_type in QUANTISING for node in graph.nodes):
             yield f"quantisation in a graph of precision {graph.info.precision}"
     elif backbone and not quantised:
         yield "no convolution is quantised"
@@ -288,7 +225,7 @@ def _quantisation(graph: Graph) -> Iterator[str]:
             yield f"Conv {node.name}: a quantised bias, which NVIDIA's parser refuses"
     if graph.info.target == "tensorrt":
         for node in graph.nodes:
-            if node.op_type in _QUANTISING and len(node.input) > 2 and graph.is_not_zero(node.input[2]):
+            if node.op_type in QUANTISING and len(node.input) > 2 and graph.is_not_zero(node.input[2]):
                 yield f"{node.op_type} {node.name}: a zero point, which TensorRT does not take"
 
 
