@@ -23,7 +23,7 @@ demo: $(VENV)/.demo  ## export AlexNet, prove it, score a photograph against dis
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.dev  ## the whole suite, the PyTorch-free environment included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff format --check .

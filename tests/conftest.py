@@ -35,6 +35,11 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure() -> None:
+    # Of two workers each keeps to one core: the threads of torch and ONNX Runtime would spin side by side otherwise.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
     # A shell starts background jobs with Ctrl-C ignored, nohup ignores the closed terminal, and so would every process
     # that the tests interrupt.
     usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
