@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 from export_command import Backbones, Exported
-from int8_graph import quantised
+from int8_graph import Int8Net
 
 from lpips_export import trt, trt_library
 from lpips_export.backbones import BACKBONES
@@ -37,15 +37,19 @@ pytestmark = pytest.mark.usefixtures("rtx")
 
 
 @pytest.fixture(scope="module")
-def graph_of(exported: Exported, random_backbone: Backbones, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+def graph_of(
+    exported: Exported,
+    random_backbone: Backbones,
+    int8_net: Callable[[str], Int8Net],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Graphs:
     """net, kind of graph -> an exported graph with random weights; the engines land in a folder of each test."""
-    quantised_graphs: dict[str, Path] = {}
 
     def find(net: str, kind: str) -> Path:
         if kind == "int8":
-            if net not in quantised_graphs:
-                quantised_graphs[net] = quantised(find(net, "fp32"), tmp_path_factory.mktemp("int8"))
-            return quantised_graphs[net]
+            path = tmp_path_factory.mktemp("int8") / f"{artifact_stem(int8_net(net).info('tensorrt'))}.onnx"
+            path.write_bytes(serialized(int8_net(net).graph("tensorrt")))
+            return path
         if kind == "fp16":
             return traced_in_half(net, random_backbone(net), tmp_path_factory.mktemp("fp16"))
         fields: dict[str, dict[str, Any]] = {  # those of other modules where there are some, so that it is made once
