@@ -209,7 +209,7 @@ def kinds_of_each_source(pairs: Pairs) -> set[tuple[str, ...]]:
     for source in np.unique(pairs.source):
         own = np.flatnonzero(pairs.source == source)
         assert (pairs.reference[own] == pairs.reference[own[0]]).all()
-        kinds.add(tuple(pairs.distortion[at] for at in own))
+        kinds.add(tuple(pairs.distortion[int(at)] for at in own))
     return kinds
 
 
