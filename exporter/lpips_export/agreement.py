@@ -18,8 +18,9 @@ SMALL = 0.01
 class Agreement:
     """error: mean relative error over the pairs whose float32 distance is at least SMALL; worst: the largest of them.
     small: how many pairs lie below, small_error: the largest absolute error among those. spearman, kendall: rank
-    agreement over all pairs. triplets: share of the pairs of distorted images of one reference whose order
-    changes. by_distortion: mean relative error (absolute where no pair reaches SMALL) of each kind."""
+    agreement over all pairs, 0 where one side is constant and so orders nothing. triplets: share of the pairs of
+    distorted images of one reference whose order changes. by_distortion: mean relative error (absolute where no pair
+    reaches SMALL) of each kind."""
 
     pairs: int
     error: float
@@ -62,6 +63,8 @@ def agreement(expected: np.ndarray, found: np.ndarray, source: np.ndarray, disto
 
 
 def _rank_correlation(measure: Callable[..., Any], expected: np.ndarray, found: np.ndarray) -> float:
+    if np.ptp(expected) == 0 or np.ptp(found) == 0:  # scipy warns and says NaN, which is no JSON
+        return 0.0
     return float(measure(expected, found).statistic)
 
 

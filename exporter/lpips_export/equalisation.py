@@ -32,8 +32,9 @@ _MOST = 32.0
 _CHANNEL_QUANTILE = 0.999
 _TENSOR_QUANTILE = 0.99995
 
-# Positions looked at of each image and tensor; and images run at a time.
-_POSITIONS, _BATCH = 256, 8
+# Positions looked at of each image and tensor, and of all images, which bounds the memory: 0.7 GB for VGG16.
+_POSITIONS, _MOST_POSITIONS = 256, 40_000
+_BATCH = 8
 
 
 @dataclass(eq=False)
@@ -117,10 +118,11 @@ def _activations(encoder: Encoder, images: Tensor) -> dict[nn.Conv2d, np.ndarray
     """What each convolution writes, behind the ReLU: float32 [channels, samples]."""
     found: dict[nn.Conv2d, list[np.ndarray]] = {conv: [] for conv in convolutions(encoder)}
     generator = torch.Generator().manual_seed(2018)
+    positions = max(1, min(_POSITIONS, _MOST_POSITIONS // len(images)))
 
     def look(conv: nn.Conv2d, _: object, output: Tensor) -> None:
         flat = output.transpose(0, 1).flatten(1)
-        count = min(flat.shape[1], _POSITIONS * output.shape[0])
+        count = min(flat.shape[1], positions * output.shape[0])
         at = torch.randint(flat.shape[1], (count,), generator=generator)
         found[conv].append(flat[:, at].clamp_min(0).numpy())
 

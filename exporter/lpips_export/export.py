@@ -160,14 +160,12 @@ def check(
     if info.precision not in LIMITS:
         raise ForeignModelError(f"{path}: precision {info.precision} cannot be checked by this version")
     _ask_for_weights(path, info, backbone, lin)
-    spec = ExportSpec(
+    spec = ExportSpec(  # of the weights alone: what INT8 was calibrated on is not needed again
         net=info.net,
-        precision=info.precision,
         version=info.version,
         lin="none" if info.lin == "baseline" else lin,
         backbone=backbone,
         allow_unknown_weights=True,
-        input=info.input,
     )
     weights = load_weights(spec, progress)
     options = ("--backbone", "--lin")

@@ -56,7 +56,6 @@ FLAVOURS = {
             "WeightSymmetric": True,
             "AddQDQPairToWeight": True,
             "QuantizeBias": False,  # NVIDIA's parser refuses biases in int32
-            "DedicatedQDQPair": True,  # else a tap shares the pair of the next convolution, and is rounded
             "OpTypesToExcludeOutputQuantization": ["Conv"],
         },
         max_error=0.05,
@@ -111,7 +110,34 @@ def quantised(
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
+    _read_unrounded(quantizer.model.model, {*chosen, *carrying})
     return _cleaned(quantizer.model.model, model)
+
+
+def _read_unrounded(model: onnx.ModelProto, quantised_nodes: Collection[str]) -> None:
+    """Let what computes in float read what was written, unless that is where it was rounded.
+
+    ONNX Runtime's quantiser puts all readers of a tensor behind the Q/DQ pair of the one that is quantised: a tap, or
+    the remainder of two planes, would be rounded for the sake of the next convolution. And a convolution in float that
+    reads a DequantizeLinear is none for ONNX Runtime 1.31: it quantises the weights while it optimises.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+
+    def rounded(name: str) -> bool:
+        node = producer.get(name)
+        if node is None or node.op_type == "DequantizeLinear":
+            return node is not None
+        return node.op_type in _CARRYING and any(map(rounded, node.input))
+
+    for node in model.graph.node:
+        if node.name in quantised_nodes or node.op_type == "QuantizeLinear":
+            continue
+        for at, name in enumerate(node.input):
+            pair = producer.get(name)
+            if pair is not None and pair.op_type == "DequantizeLinear" and pair.input[0] in producer:
+                written = producer[pair.input[0]].input[0]
+                if node.op_type == "Conv" or not rounded(written):
+                    node.input[at] = written
 
 
 def _tensor_ranges(

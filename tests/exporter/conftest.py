@@ -1,8 +1,11 @@
 """What the tests of the exporter share."""
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import int8_graph
 import pytest
 from export_command import Backbones, Call, Exported
 
@@ -46,3 +49,19 @@ def artifact(exported: Exported, tmp_path: Path) -> Path:
     shutil.copy(graph, path)
     shutil.copy(manifest_path(graph), manifest_path(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 18 pictures, cut side by side from three photographs; half of them JPEG."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number, picture in enumerate(int8_graph.cut_photographs()):
+        # The JPEG of every other one, since that is what a user's folder holds.
+        picture.save(folder / f"{number:02}.{'jpg' if number % 2 else 'png'}", quality=95)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def int8_net(random_backbone: Backbones) -> Callable[[str], int8_graph.Int8Net]:
+    """net -> that net of random weights with equalised channels, and its INT8 graphs; made once."""
+    return functools.cache(lambda net: int8_graph.Int8Net(net, random_backbone(net)))

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 from export_command import Backbones, Exported
-from int8_graph import quantised
+from int8_graph import Int8Net
 from traced_graph import pair_graph
 
 from lpips_export import trt, trt_library
@@ -36,15 +36,19 @@ pytestmark = pytest.mark.usefixtures("rtx")
 
 
 @pytest.fixture(scope="module")
-def graph_of(exported: Exported, random_backbone: Backbones, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+def graph_of(
+    exported: Exported,
+    random_backbone: Backbones,
+    int8_net: Callable[[str], Int8Net],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Graphs:
     """net, kind of graph -> an exported graph with random weights; the engines land in a folder of each test."""
-    quantised_graphs: dict[str, Path] = {}
 
     def find(net: str, kind: str) -> Path:
         if kind == "int8":
-            if net not in quantised_graphs:
-                quantised_graphs[net] = quantised(find(net, "fp32"), tmp_path_factory.mktemp("int8"))
-            return quantised_graphs[net]
+            path = tmp_path_factory.mktemp("int8") / f"{artifact_stem(int8_net(net).info('tensorrt'))}.onnx"
+            path.write_bytes(serialized(int8_net(net).graph("tensorrt")))
+            return path
         if kind == "fp16":
             model, info = pair_graph(net, random_backbone(net))
             path = tmp_path_factory.mktemp("fp16") / f"{artifact_stem(info)}.onnx"

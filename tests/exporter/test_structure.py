@@ -352,6 +352,7 @@ MUTATIONS = [
     ("_convolutions", lin_in_half, "fp16"),
     ("_quantisation", quantised_float32, "fp32"),
     ("_quantisation", says_fp32, "cpu"),
+    ("_quantisation", weights_in_float, "cpu"),
     ("_quantisation", weights_in_float, "tensorrt"),
     ("_quantisation", image_in_float, "cpu"),
     ("_quantisation", nothing_quantised, "cpu"),

@@ -1,54 +1,88 @@
-"""A float32 graph quantised as TensorRT takes it: symmetric, per channel, no quantised bias. For tests of the builder
-alone, which wants the layout of such a graph and not its accuracy."""
+"""INT8 graphs for tests: of random weights, calibrated on photographs, without the search for what stays in float."""
 
+import importlib.util
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime import quantization
+import pytest
+import torch
+from PIL import Image
 
-from lpips_runtime.contract import DISTORTED, METADATA_PREFIX, REFERENCE
+from lpips_export.backbones import BACKBONES
+from lpips_export.equalisation import equalised
+from lpips_export.metric import Comparator, Encoder
+from lpips_export.planes import with_planes
+from lpips_export.quantize import FLAVOURS, quantised
+from lpips_export.spec import ExportSpec, describe
+from lpips_export.tracing import trace
+from lpips_export.weights import load_backbone, load_lin
+from lpips_runtime.contract import ModelInfo
+
+# Photograph -> the package that brings it, and how many pictures it is cut into, columns x rows.
+_PHOTOGRAPHS = {
+    "datasets/images/china.jpg": ("sklearn", 3, 2),
+    "datasets/images/flower.jpg": ("sklearn", 3, 2),
+    "mpl-data/sample_data/grace_hopper.jpg": ("matplotlib", 2, 3),
+}
 
 
-class _Noise(quantization.CalibrationDataReader):
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        shape = (1, 3, 64, 64)
-        pair = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name in (REFERENCE, DISTORTED)}
-        self._pairs = iter([pair])
+def cut_photographs() -> Iterator[Image.Image]:
+    """18 pictures of 213x213 or 256x200 pixels that share none; skips where the packages are missing."""
+    for name, (package, columns, rows) in _PHOTOGRAPHS.items():
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            pytest.skip(f"{Path(name).name} comes with {package}, which is not installed")
+        with Image.open(Path(found.submodule_search_locations[0], name)) as image:
+            photograph = image.convert("RGB")
+        width, height = photograph.width // columns, photograph.height // rows
+        for x in range(0, columns * width, width):
+            for y in range(0, rows * height, height):
+                yield photograph.crop((x, y, x + width, y + height))
 
-    def get_next(self) -> dict[str, np.ndarray] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return next(self._pairs, None)
+
+def photo_batch(side: int) -> np.ndarray:
+    """uint8 [18, side, side, 3]: a piece of each picture."""
+    return np.stack([np.asarray(picture.crop((20, 20, 20 + side, 20 + side))) for picture in cut_photographs()])
 
 
-def quantised(graph: Path, folder: Path) -> Path:
-    """A copy in `folder` whose backbone's convolutions are INT8, and whose metadata says so."""
-    path = folder / graph.name.replace("fp32", "int8")
-    content = onnx.load(graph).graph
-    single = {tensor.name for tensor in content.initializer if tensor.dims[:1] == [1]}
-    lins = [node.name for node in content.node if node.op_type == "Conv" and node.input[1] in single]
-    assert lins, "the lin convolutions, of one output channel, stay in float32"
-    quantization.quantize_static(
-        graph,
-        path,
-        _Noise(),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        activation_type=quantization.QuantType.QInt8,
-        weight_type=quantization.QuantType.QInt8,
-        nodes_to_exclude=lins,
-        extra_options={
-            "QuantizeBias": False,
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "AddQDQPairToWeight": True,
-        },
-    )
-    model = onnx.load(path)
-    for entry in model.metadata_props:
-        entry.value = {"precision": "int8", "target": "tensorrt"}.get(
-            entry.key.removeprefix(METADATA_PREFIX), entry.value
-        )
-    onnx.save(model, path)
-    return path
+def as_float(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
+    return images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
+
+
+class Int8Net:
+    """A net on its way to INT8. encoder: as it is; equalised: with channels of equal range; ranges: see there."""
+
+    def __init__(self, net: str, weights: Path) -> None:
+        self.net = net
+        self.backbone = load_backbone(net, weights, allow_unknown=True, log=lambda _: None)
+        self.lin = load_lin(net, "0.1", None)
+        self.comparator = Comparator(self.lin.tensors)
+        self.encoder = Encoder(BACKBONES[net], self.backbone.state, version="0.1", image_input="float32")
+        self.images = torch.from_numpy(as_float(photo_batch(96)))
+        self.equalised, self.ranges = equalised(self.encoder, self.images)
+        self._traced: dict[tuple, onnx.ModelProto] = {}
+
+    def info(self, target: str = "cpu") -> ModelInfo:
+        spec = ExportSpec(net=self.net, precision="int8", target=target, calibration=Path("photographs"))
+        return describe(spec, "pair", self.backbone, self.lin)
+
+    def traced(self, target: str, in_planes: Collection[int] = ()) -> onnx.ModelProto:
+        """The float32 graph that is to be quantised; of both targets the same one but for its metadata."""
+        levels = FLAVOURS[target].levels
+        key = (frozenset(in_planes), levels if in_planes else None)
+        if key not in self._traced:
+            encoder = with_planes(self.equalised, in_planes, self.ranges, levels)
+            self._traced[key] = trace(encoder, self.comparator, self.info())
+        model = onnx.ModelProto()
+        model.CopyFrom(self._traced[key])
+        del model.metadata_props[:]
+        for name, value in sorted(replace(self.info(), target=target).to_metadata().items()):
+            model.metadata_props.add(key=name, value=value)
+        return model
+
+    def graph(self, target: str, in_float: Collection[int] = (), in_planes: Collection[int] = ()) -> onnx.ModelProto:
+        return quantised(self.traced(target, in_planes), self.ranges, target, in_float)
