@@ -162,7 +162,9 @@ class _Search:
         )
 
     def _good(self, choice: Choice) -> bool:
-        found = self._judged(choice)
+        return self._meets(self._judged(choice))
+
+    def _meets(self, found: Agreement) -> bool:
         return found.error <= self.max_error and found.spearman >= rank_limit(self.max_error)
 
     def _measure(self) -> tuple[dict[int, float], dict[int, float]]:

@@ -217,10 +217,10 @@ def test_both_figures_are_limits(searched: Searched, plan: Plan) -> None:
     search = copy.copy(searched.search)
     search.max_error = 0.02
     at = replace(plan.agreement, error=0.02, spearman=rank_limit(0.02))
-    assert search._good(at)
-    assert not search._good(replace(at, error=0.0201))
-    assert not search._good(replace(at, spearman=rank_limit(0.02) - 1e-6))
-    assert not search._good(replace(at, spearman=float("nan")))
+    assert search._meets(at)
+    assert not search._meets(replace(at, error=0.0201))
+    assert not search._meets(replace(at, spearman=rank_limit(0.02) - 1e-6))
+    assert not search._meets(replace(at, spearman=float("nan")))
     assert [rank_limit(error) for error in (0.025, 0.05)] == pytest.approx([0.9996875, 0.99875])
 
 
@@ -240,12 +240,12 @@ def test_no_step_is_kept_that_is_not_needed(searched: Searched, plan: Plan) -> N
     kept = plan.choice.in_float | plan.choice.in_planes
     assert kept
     for number in kept:
-        assert not search._good(search._judged(plan.choice.without(number)))
+        assert not search._meets(search._judged(plan.choice.without(number)))
 
 
 @pytest.mark.usefixtures("without_planes")
 def test_a_step_that_turns_out_not_to_be_needed_is_taken_back(alex: Alex, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured wrongly, the last convolution looks the worst: it is tried first, and given back at the end."""
+    """Measured wrongly, the last convolution looks the worst: it comes first, and is given back at the end."""
     measure = int8._Search._measure
 
     def misleading(search: int8._Search) -> tuple[dict[int, float], dict[int, float]]:
@@ -262,8 +262,10 @@ def test_a_step_that_turns_out_not_to_be_needed_is_taken_back(alex: Alex, monkey
     monkeypatch.setattr(int8._Search, "_measure", misleading)
     monkeypatch.setattr(int8._Search, "_judged", watched)
     found = alex.plan()
-    assert judged[:2] == [Choice(), Choice(frozenset({4}))]
+    met = [choice for choice in judged if 4 in choice.in_float]
+    assert met, "the order of steps begins with it"
     assert 4 not in found.choice.in_float
+    assert found.choice.in_float
     assert found.agreement.error <= 0.025
 
 
@@ -273,7 +275,9 @@ def test_an_impossible_limit_is_an_error_with_figures_and_nothing_is_published(a
     with pytest.raises(ValidationError) as caught:
         export(alex.spec(max_error=1e-6), tmp_path / "out")
     message = str(caught.value)
-    assert message.startswith("INT8 misses its limits on 60 held-out pairs, whatever is left in float: mean relative e")
+    assert message.startswith(
+        "INT8 misses its limits on 60 held-out pairs even with all but one convolution in float: "
+    )
     assert "%, Spearman 0.99" in message
     assert message.endswith("raise --max-error, give more images, or use --precision fp16")
     assert list((tmp_path / "out").iterdir()) == []
@@ -369,10 +373,11 @@ def test_a_mistake_turns_the_export_red(
 def test_ranges_of_another_convolution_are_found_out(searched: Searched) -> None:
     """A search that leaves enough in float may survive them; what it measures tells."""
     search = copy.copy(searched.search)
+    search.judged = {}
     search.ranges = [*search.ranges[1:], search.ranges[0]]
     shuffled, right = search._judged(Choice()), searched.search._judged(Choice())
     assert shuffled.error > 2 * right.error
-    assert not search._good(shuffled)
+    assert not search._meets(shuffled)
 
 
 def test_noise_in_place_of_photographs_costs_accuracy(alex: Alex, searched: Searched) -> None:
