@@ -41,10 +41,10 @@ _FLOAT, _PLANES = 3.0, 1.0
 def rank_limit(max_error: float) -> float:
     """The least Spearman correlation admitted for a limit of the mean relative error.
 
-    Relative noise e lowers a rank correlation by some multiple of e^2; graphs that met the error limit alone, on few
-    and tame held-out pairs, ordered other photographs too badly.
+    0.99969 for 2.5 %, 0.99938 for 5 %. Graphs that met the error limit alone, on few and tame held-out pairs, ordered
+    other photographs worse than that: at 0.9991 here SqueezeNet for TensorRT reached 0.9945 there.
     """
-    return 1 - max_error**2 / 2
+    return 1 - max_error / 80
 
 
 @dataclass(frozen=True)
