@@ -14,7 +14,7 @@ from lpips_runtime.plan import Shape
 
 from .backbones import BACKBONES
 from .errors import EngineError, StructureError, ValidationError
-from .export import check_output, export_weights, load_weights
+from .export import check_output, export_sources, open_sources
 from .manifest import Artifact, publish, staging
 from .profiles import EngineSpec
 from .progress import Progress
@@ -71,16 +71,16 @@ def export_auto(
     for trial in trials:
         if trial.precision not in candidates:
             trial.outcome = "not tried: needs --calibration DIR"
-    weights = load_weights(spec, progress)
     wanted = shapes if engine else None
+    sources = open_sources(spec, wanted, progress)
     for candidate in candidates.values():
-        check_output(candidate, weights, output_dir, engine=wanted, overwrite=overwrite)
+        check_output(candidate, sources, output_dir, engine=wanted, overwrite=overwrite)
     with staging(output_dir) as folder:
         made: dict[str, list[Artifact]] = {}
         for precision, candidate in candidates.items():
             trial = by_precision[precision]
             try:
-                made[precision] = export_weights(candidate, weights, folder / precision, wanted, progress=progress)
+                made[precision] = export_sources(candidate, sources, folder / precision, wanted, progress=progress)
                 trial.size, trial.error = _running(made[precision]).size, _error(made[precision][0])
             except (StructureError, ValidationError, EngineError) as error:
                 trial.outcome = f"discarded: {error}"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -14,7 +15,7 @@ from lpips_runtime.models import find_model, manifest_path, read_model
 from lpips_runtime.providers import onnxruntime
 
 from .backbones import BACKBONES
-from .calibration import load_calibration
+from .calibration import Calibration, load_calibration
 from .engine import EngineJob, build_engine, plan_engine
 from .errors import SpecError, StructureError, WeightsError
 from .int8 import Plan, find_plan
@@ -30,9 +31,15 @@ from .tracing import serialized, trace
 from .validate import LIMITS, Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
-__all__ = ["Proof", "check", "check_output", "export", "export_weights", "load_weights"]
+__all__ = ["Proof", "check", "check_output", "export", "export_sources", "open_sources"]
 
-Weights = tuple[BackboneWeights, LinWeights]
+
+class Sources(NamedTuple):
+    """What an export is made from: weights, and photographs where INT8 is wanted."""
+
+    backbone: BackboneWeights
+    lin: LinWeights
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -60,20 +67,37 @@ def export(
     the graphs are published all the same, as the message says.
     """
     progress = progress or Progress()
-    weights = load_weights(spec, progress)
-    return export_weights(spec, weights, output_dir, engine, overwrite=overwrite, progress=progress)
+    sources = open_sources(spec, engine, progress)
+    return export_sources(spec, sources, output_dir, engine, overwrite=overwrite, progress=progress)
+
+
+def open_sources(spec: ExportSpec, engine: EngineSpec | None, progress: Progress) -> Sources:
+    """What the export needs, the quickest first: nobody should wait for a download to be told what else is missing.
+
+    Raises ProviderError, SpecError, EngineError, CalibrationError or WeightsError.
+    """
+    _engine_job(spec, engine)
+    calibration = None
+    if spec.calibration is not None:
+        with progress.stage(f"reading {spec.calibration}"):
+            calibration = load_calibration(spec.calibration, spec.calibration_count, progress.note)
+    return Sources(*_weights(spec, progress), calibration)
+
+
+def _engine_job(spec: ExportSpec, engine: EngineSpec | None) -> EngineJob | None:
+    onnxruntime()  # needed last, imported first
+    return None if engine is None else plan_engine(engine, spec.net, BACKBONES[spec.net].min_size)
 
 
 def check_output(
-    spec: ExportSpec, weights: Weights, output_dir: Path, *, engine: EngineSpec | None, overwrite: bool
+    spec: ExportSpec, sources: Sources, output_dir: Path, *, engine: EngineSpec | None, overwrite: bool
 ) -> tuple[list[ModelInfo], EngineJob | None]:
     """What the export will write, once it is sure that it may.
 
     Raises PublishError for what must stay in its place, SpecError or EngineError for an engine that cannot be built.
     """
-    onnxruntime()  # needed last, imported first: if none is installed, nobody should wait to be told
-    job = None if engine is None else plan_engine(engine, spec.net, BACKBONES[spec.net].min_size)
-    infos = [describe(spec, kind, *weights) for kind in spec.kinds]
+    job = _engine_job(spec, engine)
+    infos = [describe(spec, kind, sources.backbone, sources.lin) for kind in spec.kinds]
     for info in infos:
         check_replaceable(output_dir / f"{artifact_stem(info)}.onnx", specification(info), overwrite)
     if job is not None:
@@ -81,23 +105,23 @@ def check_output(
     return infos, job
 
 
-def export_weights(
+def export_sources(
     spec: ExportSpec,
-    weights: Weights,
+    sources: Sources,
     output_dir: Path,
     engine: EngineSpec | None = None,
     *,
     overwrite: bool = False,
     progress: Progress,
 ) -> list[Artifact]:
-    """`export`, with weights that are loaded already."""
-    infos, job = check_output(spec, weights, output_dir, engine=engine, overwrite=overwrite)
-    backbone, lin = weights
+    """`export`, with sources that are open already."""
+    infos, job = check_output(spec, sources, output_dir, engine=engine, overwrite=overwrite)
+    backbone, lin, calibration = sources
     encoder = _encoder(infos[0], backbone)
     comparator = Comparator(lin.tensors)
     start = time.perf_counter()
     with staging(output_dir) as folder:
-        plan = _plan(spec, infos[0], encoder, comparator, progress)
+        plan = _plan(spec, infos[0], encoder, comparator, calibration, progress)
         paths = [folder / f"{artifact_stem(info)}.onnx" for info in infos]
         rules = [
             _write(path, info, plan.encoder if plan else encoder, comparator, plan, progress)
@@ -118,12 +142,15 @@ def export_weights(
 
 
 def _plan(
-    spec: ExportSpec, info: ModelInfo, encoder: Encoder, comparator: Comparator, progress: Progress
+    spec: ExportSpec,
+    info: ModelInfo,
+    encoder: Encoder,
+    comparator: Comparator,
+    calibration: Calibration | None,
+    progress: Progress,
 ) -> Plan | None:
-    if spec.calibration is None or spec.precision != "int8":
+    if calibration is None or spec.precision != "int8":
         return None
-    with progress.stage(f"reading {spec.calibration}"):
-        calibration = load_calibration(spec.calibration, spec.calibration_count, progress.note)
     max_error = spec.max_error or FLAVOURS[spec.target].max_error
     return find_plan(encoder, comparator, info, calibration, max_error, progress)
 
@@ -167,7 +194,7 @@ def check(
         backbone=backbone,
         allow_unknown_weights=True,
     )
-    weights = load_weights(spec, progress)
+    weights = _weights(spec, progress)
     options = ("--backbone", "--lin")
     made_from = (info.backbone_sha256, info.lin_sha256)
     for found, expected, option in zip(weights, made_from, options, strict=True):
@@ -208,8 +235,7 @@ def _ask_for_weights(path: Path, info: ModelInfo, backbone: Path | None, lin: Pa
         raise SpecError(f"{path}: is the unweighted baseline, there is no weight to compare; leave --lin out")
 
 
-def load_weights(spec: ExportSpec, progress: Progress) -> Weights:
-    """Of the backbone and of the lin layers. Raises WeightsError."""
+def _weights(spec: ExportSpec, progress: Progress) -> tuple[BackboneWeights, LinWeights]:
     # No stage of `progress`: downloads draw bars of their own, which a live display would garble.
     lin = load_lin(spec.net, spec.version, spec.lin)  # first, since what is wrong here needs no download to show
     return load_backbone(spec.net, spec.backbone, allow_unknown=spec.allow_unknown_weights, log=progress.note), lin

@@ -37,6 +37,9 @@ _BATCH = 8
 # slow, two planes are twice as much work.
 _FLOAT, _PLANES = 3.0, 1.0
 
+# Two planes are thought of where a convolution makes up so much of the sum of all squared errors.
+_MATTERS = 0.01
+
 
 def rank_limit(max_error: float) -> float:
     """The least Spearman correlation admitted for a limit of the mean relative error.
@@ -168,22 +171,23 @@ class _Search:
         return found.error <= self.max_error and found.spearman >= rank_limit(self.max_error)
 
     def _measure(self) -> tuple[dict[int, float], dict[int, float]]:
-        """Mean relative error of each convolution alone in INT8, and of those that can, in two planes."""
+        """Mean relative error of each convolution alone in INT8, and of those that matter and can, in two planes."""
+        title = f"measuring what each of {len(self.every)} convolutions costs"
+        costs = self._costs(title, self._traced(frozenset()), self.every)
+        total = sum(cost**2 for cost in costs.values())
+        mattering = frozenset(number for number, cost in costs.items() if number and cost**2 >= _MATTERS * total)
+        title = f"measuring what {len(mattering)} of them cost in two planes"
+        return costs, self._costs(title, self._traced(self.every), mattering)
+
+    def _costs(self, title: str, model: onnx.ModelProto, numbers: frozenset[int]) -> dict[int, float]:
         pairs = self.calibration.costs
-        kinds = {
-            "plain": (self._traced(frozenset()), self.every),
-            "planes": (self._traced(self.every), self.every - {0}),
-        }
-        costs: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
-        total = sum(len(numbers) for _, numbers in kinds.values())
-        with self.progress.stage(f"measuring what each of {len(self.every)} convolutions costs", total) as advance:
-            for kind, (model, numbers) in kinds.items():
-                for number in sorted(numbers):
-                    graph = quantised(model, self.ranges, self.info.target, self.every - {number})
-                    found = _Graph(graph, self.info).distances(pairs)
-                    costs[kind][number] = self._agreement(pairs, found).error
-                    advance()
-        return costs["plain"], costs["planes"]
+        costs = {}
+        with self.progress.stage(title, len(numbers)) as advance:
+            for number in sorted(numbers):
+                graph = quantised(model, self.ranges, self.info.target, self.every - {number})
+                costs[number] = self._agreement(pairs, _Graph(graph, self.info).distances(pairs)).error
+                advance()
+        return costs
 
     def _choices(self, costs: dict[int, float], finer: dict[int, float]) -> Iterator[Choice]:
         """From everything in INT8 to all but one convolution in float, by the step that gives most for its price."""

@@ -132,6 +132,7 @@ class Scorer:
             "version",
             "lin",
             "precision",
+            "target",
             "input",
             "backbone_sha256",
             "lin_sha256",

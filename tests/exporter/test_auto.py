@@ -52,7 +52,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def premade(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Artifact]]:
     """Exports are copies of ones that were made before, to save the time of tracing them."""
 
-    def export(spec: ExportSpec, weights: object, folder: Path, *_: object, **__: object) -> list[Artifact]:
+    def export(spec: ExportSpec, sources: object, folder: Path, *_: object, **__: object) -> list[Artifact]:
         fields = {} if spec.precision == "fp32" else {"precision": spec.precision}
         graph = exported(net="alex", quick=True, **fields)[0]
         folder.mkdir()
@@ -60,7 +60,7 @@ def premade(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         manifest = json.loads(manifest_path(graph).read_text())
         return [Artifact(folder / graph.name, manifest, manifest["size"])]
 
-    monkeypatch.setattr(auto, "export_weights", export)
+    monkeypatch.setattr(auto, "export_sources", export)
     return export
 
 
@@ -130,7 +130,7 @@ def test_a_precision_whose_proof_fails_is_discarded_and_the_others_go_on(
         return premade(of, *others, **named)
 
     clocked(fp32=0.02, fp16=0.01)
-    monkeypatch.setattr(auto, "export_weights", export)
+    monkeypatch.setattr(auto, "export_sources", export)
     (artifact,), trials = export_auto(spec(), tmp_path, shapes=EngineSpec())
     assert "_fp32_" in artifact.path.name
     half = next(trial for trial in trials if trial.precision == "fp16")
@@ -157,7 +157,7 @@ def test_what_must_stay_in_its_place_is_seen_before_the_work(
     clocked(fp32=0.02, fp16=0.01)
     (artifact,), _ = export_auto(spec(), tmp_path, shapes=EngineSpec())
     artifact.path.with_name(artifact.path.name + ".json").unlink()
-    monkeypatch.setattr(auto, "export_weights", lambda *_, **__: pytest.fail("was exported first"))
+    monkeypatch.setattr(auto, "export_sources", lambda *_, **__: pytest.fail("was exported first"))
     with pytest.raises(PublishError, match="exists without a readable manifest"):
         export_auto(spec(), tmp_path, shapes=EngineSpec())
 

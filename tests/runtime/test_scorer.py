@@ -404,6 +404,7 @@ def test_provenance_says_what_made_the_numbers(models: Models) -> None:
             "version": "0.1",
             "lin": "learned",
             "precision": "fp32",
+            "target": "",
             "input": "float32",
             "backbone_sha256": info.backbone_sha256,
             "lin_sha256": info.lin_sha256,
