@@ -32,6 +32,11 @@ class Agreement:
     triplets: float
     by_distortion: dict[str, dict[str, float]]
 
+    def worst_kind(self) -> tuple[str, float]:
+        """The kind of distortion of the largest mean relative error, of those with three pairs or more."""
+        judged = {name: kind["error"] for name, kind in self.by_distortion.items() if kind["pairs"] >= 3}
+        return max(judged.items(), key=lambda item: item[1], default=("none", 0.0))
+
     def as_dict(self) -> dict:
         return asdict(self)
 

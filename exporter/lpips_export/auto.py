@@ -10,6 +10,7 @@ import numpy as np
 
 from lpips_runtime import Scorer
 from lpips_runtime.errors import LpipsError, ProviderError
+from lpips_runtime.gpu import find_gpu
 from lpips_runtime.plan import Shape
 
 from .backbones import BACKBONES
@@ -72,6 +73,8 @@ def export_auto(
         if trial.precision not in candidates:
             trial.outcome = "not tried: needs --calibration DIR"
     wanted = shapes if engine else None
+    if engine:
+        find_gpu(0)  # engines are timed where they run
     sources = open_sources(spec, wanted, progress)
     for candidate in candidates.values():
         check_output(candidate, sources, output_dir, engine=wanted, overwrite=overwrite)

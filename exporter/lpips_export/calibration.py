@@ -68,6 +68,8 @@ def load_calibration(folder: Path, count: int, note: Callable[[str], object]) ->
     pictures = _decoded(folder, names, count, note)
     held_out, calibrating = _split(pictures)
     side = min(_SIDE, *(min(picture.shape[:2]) for picture in pictures.values()))
+    if side < _SIDE:
+        note(f"{folder}: all are cropped to {side}x{side}, since the smallest image has no more")
     crops = [_crop(picture, side, rng) for picture, rng in _repeated(calibrating, _CROPS["calibration"])]
     judging = [_crop(picture, side, rng) for picture, rng in _repeated(held_out, _CROPS["held out"])]
     distortions = list(DISTORTIONS)

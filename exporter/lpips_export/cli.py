@@ -17,7 +17,7 @@ from lpips_runtime.errors import LpipsError
 from lpips_runtime.models import find_model
 
 from .console import ConsoleProgress
-from .errors import SpecError, StructureError, ValidationError
+from .errors import NO_CALIBRATION, SpecError, StructureError, ValidationError
 from .guard import abandon_stdout, guard
 from .profiles import EngineSpec, engine_spec
 from .progress import Advance
@@ -112,7 +112,8 @@ def run(
         float | None,
         typer.Option(
             metavar="X",
-            help="Largest mean relative error of INT8 on held-out pairs.  [default: 0.025 for cpu, 0.05 for tensorrt]",
+            help="Largest mean relative error X of INT8 on held-out pairs, whose ranks must correlate by 1 - X/80 at "
+            "least.  [default: 0.025 for cpu, 0.05 for tensorrt]",
         ),
     ] = None,
     engine: Annotated[
@@ -259,6 +260,8 @@ def _engine_spec(context: typer.Context) -> EngineSpec | None:
 
 def _refuse_beside_precision(context: typer.Context) -> None:
     precision = context.params["precision"]
+    if precision == "int8" and context.params["calibration"] is None:
+        raise SpecError(NO_CALIBRATION)
     for option in _given(context) if precision not in ("int8", "auto") else ():
         if option.name in _OF_INT8:
             raise SpecError(f"{option.opts[0]} with --precision {precision}: it is for int8 and auto; leave it out")

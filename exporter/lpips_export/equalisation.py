@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.squeezenet import Fire
 
 from .metric import Encoder
+from .vision import torchvision  # which torch and torchvision of different builds need
 
 __all__ = ["Range", "Stage", "convolution_names", "convolutions", "equalised", "stages"]
+
+_Fire = torchvision.models.squeezenet.Fire
 
 # Low and high end of what is not cut off.
 Range = tuple[float, float]
@@ -60,7 +62,7 @@ def stages(encoder: Encoder) -> list[Stage]:
         for module in part.children():
             if isinstance(module, nn.Conv2d):
                 step([module], [module])
-            elif isinstance(module, Fire):
+            elif isinstance(module, _Fire):
                 step([module.squeeze], [module.squeeze])
                 expand = [module.expand1x1, module.expand3x3]
                 step(expand, expand)

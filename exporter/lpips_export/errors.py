@@ -22,6 +22,11 @@ __all__ = [
     "WeightsError",
 ]
 
+NO_CALIBRATION = (
+    "INT8 needs a folder of photographs like those you will score, to calibrate on and to be judged by; "
+    "give it with --calibration"
+)
+
 
 class SpecError(UsageError):
     """What was asked for cannot be exported."""

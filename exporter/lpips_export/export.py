@@ -99,10 +99,22 @@ def check_output(
     job = _engine_job(spec, engine)
     infos = [describe(spec, kind, sources.backbone, sources.lin) for kind in spec.kinds]
     for info in infos:
-        check_replaceable(output_dir / f"{artifact_stem(info)}.onnx", specification(info), overwrite)
+        wanted = specification(info) | _made_with(spec, sources.calibration)
+        check_replaceable(output_dir / f"{artifact_stem(info)}.onnx", wanted, overwrite)
     if job is not None:
         job.check(output_dir / f"{artifact_stem(infos[0])}.onnx", infos[0], overwrite)
     return infos, job
+
+
+def _made_with(spec: ExportSpec, calibration: Calibration | None) -> dict[str, str]:
+    """What decides the numbers of an INT8 graph besides its metadata."""
+    if spec.precision != "int8" or calibration is None:
+        return {}
+    return {"calibration": calibration.facts["sha256"], "max_error": f"{_max_error(spec):g}"}
+
+
+def _max_error(spec: ExportSpec) -> float:
+    return spec.max_error or FLAVOURS[spec.target].max_error
 
 
 def export_sources(
@@ -129,8 +141,9 @@ def export_sources(
         ]
         reports = _prove(paths, infos[0], backbone, lin, progress)
         seconds = time.perf_counter() - start
+        facts, made_with = plan.facts if plan else None, _made_with(spec, calibration)
         staged = [
-            (path, build_manifest(path, info, backbone, lin, kept, report, seconds, plan.facts if plan else None))
+            (path, build_manifest(path, info, backbone, lin, kept, report, seconds, facts, made_with))
             for path, info, kept, report in zip(paths, infos, rules, reports, strict=True)
         ]
         published = publish(staged, output_dir)
@@ -151,8 +164,7 @@ def _plan(
 ) -> Plan | None:
     if calibration is None or spec.precision != "int8":
         return None
-    max_error = spec.max_error or FLAVOURS[spec.target].max_error
-    return find_plan(encoder, comparator, info, calibration, max_error, progress)
+    return find_plan(encoder, comparator, info, calibration, _max_error(spec), progress)
 
 
 def _write(

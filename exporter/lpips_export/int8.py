@@ -2,8 +2,8 @@
 
 Each convolution costs accuracy when it is quantised, and time when it is not. What each costs alone is measured on
 pairs of the calibration images. Steps that would help (leaving one in float, or giving it two planes) are put in the
-order of what they give per multiplication; the shortest run of them is taken with which the held-out pairs agree with
-float32, and of it every step is taken back that turns out not to be needed, the dearest first.
+order of what they give per multiplication; a run of them is taken, by bisection, with which the held-out pairs agree
+with float32, and of it every step is taken back that turns out not to be needed, the dearest first.
 """
 
 import bisect
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lpips_runtime.contract import DISTANCE, DISTORTED, REFERENCE, ModelInfo
-from lpips_runtime.providers import onnxruntime
+from lpips_runtime.providers import EXACT_INT8, onnxruntime
 
 from .agreement import SMALL, Agreement, agreement
 from .calibration import Calibration, Pairs
@@ -36,6 +36,10 @@ _BATCH = 8
 # What a step adds to the time of a convolution, in units of its multiplications in INT8: float is some four times as
 # slow, two planes are twice as much work.
 _FLOAT, _PLANES = 3.0, 1.0
+
+# How many times max_error the mean error of one kind of distortion may be. VGG16 all in INT8 met the other limits on
+# the held-out pairs, with a change of contrast 19 % off, and reached a Spearman of 0.998 on other photographs.
+_KIND = 4
 
 # Two planes are thought of where a convolution makes up so much of the sum of all squared errors.
 _MATTERS = 0.01
@@ -168,7 +172,11 @@ class _Search:
         return self._meets(self._judged(choice))
 
     def _meets(self, found: Agreement) -> bool:
-        return found.error <= self.max_error and found.spearman >= rank_limit(self.max_error)
+        return (
+            found.error <= self.max_error
+            and found.worst_kind()[1] <= _KIND * self.max_error
+            and found.spearman >= rank_limit(self.max_error)
+        )
 
     def _measure(self) -> tuple[dict[int, float], dict[int, float]]:
         """Mean relative error of each convolution alone in INT8, and of those that matter and can, in two planes."""
@@ -238,7 +246,8 @@ class _Search:
     def _failure(self, found: Agreement) -> str:
         return (
             f"INT8 misses its limits on {found.pairs} held-out pairs even with all but one convolution in float: mean "
-            f"relative error {found.error:.2%}, Spearman {found.spearman:.5f}; limits {self.max_error:.2%} and "
+            f"relative error {found.error:.2%}, {found.worst_kind()[0]} {found.worst_kind()[1]:.1%}, Spearman "
+            f"{found.spearman:.5f}; limits {self.max_error:.2%}, {_KIND * self.max_error:.1%} and "
             f"{rank_limit(self.max_error):.5f}; raise --max-error, give more images, or use --precision fp16"
         )
 
@@ -249,7 +258,11 @@ class _Search:
         return {
             "target": self.info.target,
             "calibration": self.calibration.facts,
-            "limits": {"error": self.max_error, "spearman": rank_limit(self.max_error)},
+            "limits": {
+                "error": self.max_error,
+                "error_of_a_kind": _KIND * self.max_error,
+                "spearman": rank_limit(self.max_error),
+            },
             "cost_alone": named(self.every),
             "in_float": named(choice.in_float),
             "two_planes": named(choice.in_planes),
@@ -289,6 +302,7 @@ class _Graph:
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.add_session_config_entry(*EXACT_INT8)
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._info = info
 

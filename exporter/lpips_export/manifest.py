@@ -44,17 +44,18 @@ def build_manifest(
     report: Report,
     seconds: float,
     quantisation: Mapping | None = None,
+    made_with: Mapping[str, str] | None = None,
 ) -> dict:
     """What is known of a validated model: hash, specification, weights, tool versions, figures, time.
 
-    quantisation: of an INT8 graph, Plan.facts.
+    quantisation: of an INT8 graph, Plan.facts; made_with: what else decides its numbers, as part of the specification.
     """
     data = model.read_bytes()
     return {
         "file": model.name,
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
-        "spec": specification(info),
+        "spec": specification(info) | dict(made_with or {}),
         "weights": {
             "backbone": {
                 "sha256": backbone.sha256,

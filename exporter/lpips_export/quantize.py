@@ -95,7 +95,9 @@ def quantised(
     flavour = FLAVOURS[target]
     known = _tensor_ranges(model, convolutions, ranges)
     chosen = [node.name for number, node in enumerate(convolutions) if number not in in_float]
-    carrying = [node.name for node in model.graph.node if node.op_type in _CARRYING and node.input[0] in known]
+    if not chosen:  # ONNX Runtime's quantiser takes no names for all names
+        return model
+    carrying = _carrying(model, {node.output[0] for node in convolutions if node.name in chosen})
     quantizer = QDQQuantizer(
         onnx.shape_inference.infer_shapes(copy.deepcopy(model)),
         per_channel=True,
@@ -112,6 +114,16 @@ def quantised(
     quantizer.model.topological_sort()
     _read_unrounded(quantizer.model.model, {*chosen, *carrying})
     return _cleaned(quantizer.model.model, model)
+
+
+def _carrying(model: onnx.ModelProto, rounded: set[str]) -> list[str]:
+    """Names of the nodes between convolutions all of whose inputs come from outputs that are rounded."""
+    names = []
+    for node in model.graph.node:
+        if node.op_type in _CARRYING and rounded.issuperset(node.input):
+            rounded = rounded | set(node.output)
+            names.append(node.name)
+    return names
 
 
 def _read_unrounded(model: onnx.ModelProto, quantised_nodes: Collection[str]) -> None:

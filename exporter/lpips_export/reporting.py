@@ -7,6 +7,7 @@ import typer
 
 from lpips_runtime.plan import PlanInfo
 
+from .agreement import SMALL, Agreement
 from .auto import Trial
 from .export import Proof
 from .guard import say
@@ -25,6 +26,7 @@ def report_export(artifacts: list[Artifact], seconds: float, as_json: bool, tria
         files = [
             {key: artifact.manifest[key] for key in ("file", "sha256", "size", "weights", "seconds")}
             | {"path": str(artifact.path), "worst": artifact.manifest["validation"]["worst"]}
+            | {key: artifact.manifest[key] for key in ("quantisation",) if key in artifact.manifest}
             for artifact in graphs
         ]
         built = [
@@ -91,6 +93,11 @@ def _quantisation(manifest: Mapping) -> list[str]:
         f"Spearman {agreement['spearman']:.5f}, Kendall {agreement['kendall']:.4f}, "
         f"{agreement['triplets']:.2%} of the triplets in another order"
     ]
+    worst, error = Agreement(**agreement).worst_kind()
+    lines.append(
+        f"  worst kind {worst}: {error:.1%}; {agreement['small']} pairs below {SMALL:g} are "
+        f"at most {agreement['small_error']:.4f} off: INT8 is not for nearly equal images"
+    )
     for key, what in (("in_float", "in float"), ("two_planes", "in INT8 with an input of two planes")):
         names = [f"{name} ({cost:.2%} alone)" for name, cost in facts[key].items()]
         if names:

@@ -10,7 +10,7 @@ from lpips_runtime.contract import ModelInfo
 
 from .backbones import BACKBONES, STRIDE
 from .calibration import LEAST_IMAGES
-from .errors import SpecError
+from .errors import NO_CALIBRATION, SpecError
 from .metric import EPS
 from .reference import REFERENCE_NAME
 from .weights import BackboneWeights, LinWeights
@@ -61,10 +61,7 @@ class ExportSpec:
             if getattr(self, field) not in choices:
                 raise SpecError(f"{field} is {getattr(self, field)!r}, must be one of {', '.join(choices)}")
         if self.precision == "int8" and self.calibration is None:
-            raise SpecError(
-                "INT8 needs a folder of photographs like those you will score, to calibrate on and to be judged by; "
-                "give it with --calibration"
-            )
+            raise SpecError(NO_CALIBRATION)
         if self.calibration_count < LEAST_IMAGES:
             raise SpecError(f"--calibration-count is {self.calibration_count}, must be at least {LEAST_IMAGES}")
         if self.max_error is not None and not 0 < self.max_error < 1:

@@ -124,9 +124,14 @@ def _run(options: argparse.Namespace) -> int:
     with opened() as scorer:
         if peculiar := scorer.info.peculiarities:
             _say(f"note: {scorer.path.name} is not plain LPIPS v0.1: {', '.join(peculiar)}")
-        if scorer.info.precision == "fp16" and scorer.provenance["runtime"]["provider"] == "cpu":
-            _say(f"note: {scorer.path.name}: half precision is slower than float32 on CPUs; use the fp32 model there")
+        slow = _SLOW_ON_CPU.get((scorer.info.precision, scorer.info.target))
+        if slow and scorer.provenance["runtime"]["provider"] == "cpu":
+            _say(f"note: {scorer.path.name}: {slow} is slower than float32 on CPUs; use the fp32 model there")
         return _score(scorer, pairs, total, single, options)
+
+
+# Precision and target of graphs that gain nothing from it there.
+_SLOW_ON_CPU = {("fp16", ""): "half precision", ("int8", "tensorrt"): "INT8 for TensorRT"}
 
 
 def _pairs(options: argparse.Namespace) -> tuple[Iterable[Pair], int | None, bool]:

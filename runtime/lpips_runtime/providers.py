@@ -10,11 +10,14 @@ from typing import Any
 from .errors import ProviderError, UsageError
 from .plan import FLAVOURS
 
-__all__ = ["MAX_THREADS", "PROVIDERS", "Provider", "choose", "choose_gpu", "onnxruntime", "parse"]
+__all__ = ["EXACT_INT8", "MAX_THREADS", "PROVIDERS", "Provider", "choose", "choose_gpu", "onnxruntime", "parse"]
 
 
 # ONNX Runtime's threads spin: with thousands of them a session never gets to work.
 MAX_THREADS = 1024
+
+# Session option, and its value, with which INT8 does not saturate on x86 CPUs without VNNI; the others ignore it.
+EXACT_INT8 = ("session.x64quantprecision", "1")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,19 @@ def test_a_folder_that_will_not_do_is_a_wrong_call_and_leaves_nothing(call: Call
     assert call.error == ("error: few: holds no image; images end in " + call.error.split("images end in ")[1])
     assert call(*own, *INT8, "--calibration", "none") == 2
     assert call.error == "error: none: no such folder"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_of_other_photographs_or_limits_is_not_replaced_unasked(
+    call: Call, own: list, photographs: Path, made: Made, tmp_path: Path
+) -> None:
+    (pair, *_), *_ = made
+    arguments = [*own[:-1], pair.parent, *INT8, "--input", "uint8", "--calibration", photographs]
+    before = pair.read_bytes()
+    assert call(*arguments, "--max-error", "0.2", "--calibration-count", "8") == 3
+    assert "exists and differs in calibration, max_error; replace it with --overwrite" in call.error
+    assert "equalising" not in call.err, "that is said before the work"
+    assert pair.read_bytes() == before
 
 
 def test_what_an_export_says(made: Made) -> None:

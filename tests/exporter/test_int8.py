@@ -156,7 +156,7 @@ def test_the_manifest_holds_every_figure_and_they_are_within_the_limits(exported
     assert list(figures) == ["target", "calibration", "limits", "cost_alone", "in_float", "two_planes", "agreement"]
     assert figures["target"] == "cpu"
     assert figures["calibration"] == json.loads(json.dumps(alex.calibration.facts))
-    assert figures["limits"] == {"error": 0.025, "spearman": 1 - 0.025 / 80}
+    assert figures["limits"] == {"error": 0.025, "error_of_a_kind": 0.1, "spearman": 1 - 0.025 / 80}
     assert list(figures["cost_alone"]) == NAMES
     assert all(0 < cost < 0.5 for cost in figures["cost_alone"].values())
     for kept in ("in_float", "two_planes"):
@@ -213,12 +213,15 @@ def test_a_search_is_deterministic(alex: Alex, plan: Plan, exported_alex: Artifa
     assert serialized(again.applied(model)) == exported_alex.path.read_bytes()
 
 
-def test_both_figures_are_limits(searched: Searched, plan: Plan) -> None:
+def test_all_three_figures_are_limits(searched: Searched, plan: Plan) -> None:
     search = copy.copy(searched.search)
     search.max_error = 0.02
-    at = replace(plan.agreement, error=0.02, spearman=rank_limit(0.02))
+    kinds = {"blur": {"pairs": 3, "error": 0.08}, "noise": {"pairs": 2, "error": 0.5}}
+    at = replace(plan.agreement, error=0.02, spearman=rank_limit(0.02), by_distortion=kinds)
+    worse = kinds | {"blur": {"pairs": 3, "error": 0.0801}}
     assert search._meets(at)
     assert not search._meets(replace(at, error=0.0201))
+    assert not search._meets(replace(at, by_distortion=worse))
     assert not search._meets(replace(at, spearman=rank_limit(0.02) - 1e-6))
     assert not search._meets(replace(at, spearman=float("nan")))
     assert [rank_limit(error) for error in (0.025, 0.05)] == pytest.approx([0.9996875, 0.999375])
@@ -294,7 +297,7 @@ def test_blank_images_are_no_photographs(alex: Alex, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_planes")
 def test_a_tensorrt_search_has_its_own_limit_and_rounds_no_tap(alex: Alex) -> None:
     found = alex.plan("tensorrt")
-    assert found.facts["limits"] == {"error": 0.05, "spearman": rank_limit(0.05)}
+    assert found.facts["limits"] == {"error": 0.05, "error_of_a_kind": 0.2, "spearman": rank_limit(0.05)}
     assert found.agreement.error <= 0.05
     assert found.choice != Choice(range_of_all())
     model = found.applied(TRACES(found.encoder, alex.comparator, alex.infos["tensorrt"]))

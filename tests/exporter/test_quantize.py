@@ -398,6 +398,20 @@ def test_stages_of_an_encoder_with_planes_are_not_asked_for(int8_net: Int8Nets) 
     assert len(found) < len(stages(net.equalised))
 
 
+def test_where_nothing_in_int8_writes_or_reads_nothing_is_rounded(int8_net: Int8Nets) -> None:
+    """SqueezeNet's joints once were, and every convolution's cost was theirs."""
+    net = int8_net("squeeze")
+    alone = 10
+    graph = net.graph("cpu", in_float=set(range(len(convolutions(net.encoder)))) - {alone})
+    node = Graph(graph, net.info("cpu")).convolutions()[0][alone]
+    read, written = node.input[0], node.output[0]
+    names = {node.input[0] for node in graph.graph.node if node.op_type == "QuantizeLinear"}
+    producer = {name: node for node in graph.graph.node for name in node.output}
+    behind = {written, *(name for name, node in producer.items() if node.op_type == "Relu" and written in node.input)}
+    before = producer[producer[read].input[0]].input[0]
+    assert names <= {before, *behind}
+
+
 # --- NVIDIA's parser
 
 

@@ -455,3 +455,9 @@ def test_what_fails_in_a_run_is_a_provider_error(models: Models) -> None:
 )
 def test_words_of_onnx_runtime_are_cut_to_what_helps(said: str, shown: str) -> None:
     assert _words(RuntimeError(said)) == shown
+
+
+def test_int8_does_not_saturate_on_old_cpus(models: Callable[[str], Path]) -> None:
+    """Without the option, VGG16 in INT8 was up to 24 % off on an x86 CPU without VNNI, and right on those with it."""
+    options = Session(models("alex"), provider="cpu")._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
