@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lpips_runtime.contract import DISTANCE, DISTORTED, REFERENCE, ModelInfo
-from lpips_runtime.providers import EXACT_INT8, onnxruntime
+from lpips_runtime.providers import exact_int8, onnxruntime
 
 from .agreement import SMALL, Agreement, agreement
 from .calibration import Calibration, Pairs
@@ -302,7 +302,7 @@ class _Graph:
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.add_session_config_entry(*EXACT_INT8)
+        options.add_session_config_entry(*exact_int8())
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._info = info
 

@@ -11,23 +11,11 @@ from typing import Any
 from .errors import ProviderError, UsageError
 from .plan import FLAVOURS
 
-__all__ = ["EXACT_INT8", "MAX_THREADS", "PROVIDERS", "Provider", "choose", "choose_gpu", "onnxruntime", "parse"]
+__all__ = ["MAX_THREADS", "PROVIDERS", "Provider", "choose", "choose_gpu", "exact_int8", "onnxruntime", "parse"]
 
 
 # ONNX Runtime's threads spin: with thousands of them a session never gets to work.
 MAX_THREADS = 1024
-
-
-def _lacks_vnni() -> bool:
-    try:
-        return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no Linux: rather slow than wrong
-        return True
-
-
-# Session option, and its value, with which INT8 does not saturate on x86 CPUs without VNNI. Those with it need it not,
-# and take twice as long with it.
-EXACT_INT8 = ("session.x64quantprecision", "1" if _lacks_vnni() else "0")
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,19 @@ PROVIDERS = {
         Provider(name="cpu", ort_name="CPUExecutionProvider", options=lambda device: {}, extra="cpu"),
     )
 }
+
+
+@functools.cache
+def exact_int8() -> tuple[str, str]:
+    """Session option, and its value here, with which INT8 does not saturate on x86 CPUs without VNNI.
+
+    Those with VNNI do without it, and would take twice as long.
+    """
+    try:
+        exact = "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux: rather slow than wrong
+        exact = True
+    return "session.x64quantprecision", "1" if exact else "0"
 
 
 @functools.cache

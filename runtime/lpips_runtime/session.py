@@ -14,7 +14,7 @@ from .checks import check_kind, check_net, check_tensors
 from .contract import ModelInfo
 from .errors import DamagedModelError, ForeignModelError, LpipsError, ProviderError, UsageError
 from .models import read_model
-from .providers import EXACT_INT8, MAX_THREADS, choose, onnxruntime
+from .providers import MAX_THREADS, choose, exact_int8, onnxruntime
 
 __all__ = ["Session"]
 
@@ -71,7 +71,7 @@ class Session:
         options.log_severity_level = 4
         # INT8: on x86 without VNNI the fast kernels add two products in 16 bits, which saturates: VGG16 came out up to
         # 24 % too small, in silence.
-        options.add_session_config_entry(*EXACT_INT8)
+        options.add_session_config_entry(*exact_int8())
         if threads is not None:
             options.intra_op_num_threads = threads
         providers = [(row.ort_name, dict(row.options(self.device)))]
