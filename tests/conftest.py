@@ -143,6 +143,10 @@ def exported(
 RUNTIME_MODELS = {
     "alex": ({"net": "alex", "split": True}, 0),
     "alex_features": ({"net": "alex", "split": True}, 1),
+    "alex_compare": ({"net": "alex", "split": True}, 2),
+    "squeeze": ({"net": "squeeze", "input": "uint8", "split": True, "quick": True}, 0),
+    "squeeze_features": ({"net": "squeeze", "input": "uint8", "split": True, "quick": True}, 1),
+    "squeeze_compare": ({"net": "squeeze", "input": "uint8", "split": True, "quick": True}, 2),
     "alex_uint8": ({"net": "alex", "input": "uint8"}, 0),
     "squeeze_baseline": ({"net": "squeeze", "version": "0.0", "lin": "none", "quick": True}, 0),
 }

@@ -8,15 +8,29 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .contract import ModelInfo
     from .errors import LpipsError
+    from .features import Features
     from .pairs import Pair
     from .results import Result
     from .scorer import Detail, Scorer
+    from .store import FeatureStore
 
-__all__ = ["Detail", "LpipsError", "ModelInfo", "Pair", "Result", "Scorer", "__version__"]
+__all__ = [
+    "Detail",
+    "FeatureStore",
+    "Features",
+    "LpipsError",
+    "ModelInfo",
+    "Pair",
+    "Result",
+    "Scorer",
+    "__version__",
+]
 
 # Imported when they are asked for: the command's help and its errors need neither numpy nor Pillow.
 _HOMES = {
     "Detail": "scorer",
+    "FeatureStore": "store",
+    "Features": "features",
     "LpipsError": "errors",
     "ModelInfo": "contract",
     "Pair": "pairs",

@@ -75,6 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--trust-engine", action="store_true", help="open a version-compatible .engine file, which runs code of its own"
     )
+    model.add_argument(
+        "--feature-store",
+        metavar="DIR",
+        help="keep what is computed of each image in this folder, so that no later run, here or in another process, "
+        "computes it again (needs the graphs of lpips-export --split)",
+    )
+    model.add_argument(
+        "--feature-precision",
+        choices=["fp32", "fp16"],
+        help="of what the store keeps: fp16 takes half the space and changes distances by 1e-4 or less (default: fp32)",
+    )
     model.add_argument("--info", action="store_true", help="say what the model is, and exit")
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=list(FORMATS), default="text", help="default: text")
@@ -115,6 +126,8 @@ def check_options(options: argparse.Namespace) -> None:
         )
         if value is not None
     ]
+    if options.feature_precision is not None and options.feature_store is None:
+        raise UsageError("--feature-precision is of the store; give --feature-store DIR too")
     if options.info:
         if given:
             raise UsageError(f"--info scores nothing; leave out {given[0]}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import ShapeError
 
-__all__ = ["Batch", "as_batch", "check_pair", "to_tensor"]
+__all__ = ["Batch", "as_batch", "check_pair", "check_size", "to_tensor"]
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,14 @@ def check_pair(reference: Batch, distorted: Batch, min_size: int, net: str) -> N
             f"reference is {_size(reference)}, distorted is {_size(distorted)} (width x height); "
             "LPIPS compares images of one size, resize or crop one of them"
         )
-    if min(reference.height, reference.width) < min_size:
+    check_size(reference, min_size, net)
+
+
+def check_size(batch: Batch, min_size: int, net: str) -> None:
+    """Raise ShapeError for images below the model's smallest side, `ModelInfo.min_size` in pixels."""
+    if min(batch.height, batch.width) < min_size:
         raise ShapeError(
-            f"images are {_size(reference)} (width x height); {net} needs at least {min_size}x{min_size}, "
-            "give larger ones"
+            f"images are {_size(batch)} (width x height); {net} needs at least {min_size}x{min_size}, give larger ones"
         )
 
 

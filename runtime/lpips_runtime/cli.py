@@ -107,6 +107,11 @@ def _run(options: argparse.Namespace) -> int:
 
         background = parse_color(options.background)
     from .scorer import Scorer
+    from .store import FeatureStore
+
+    store = options.feature_store
+    if store is not None:
+        store = FeatureStore(store, precision=options.feature_precision or "fp32")
 
     def opened() -> Scorer:
         return Scorer(
@@ -115,6 +120,7 @@ def _run(options: argparse.Namespace) -> int:
             threads=options.threads,
             background=background,
             trust_engine=options.trust_engine,
+            features=store,
         )
 
     if options.info:

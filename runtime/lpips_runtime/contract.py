@@ -23,6 +23,7 @@ __all__ = [
     "depth",
     "feature",
     "is_sealed",
+    "results",
     "seal",
 ]
 
@@ -61,6 +62,11 @@ def depth(k: int) -> str:
 def feature(k: int, side: str = "feature") -> str:
     """Name of the unit-length feature of depth k: `feature_k`; in a compare graph `reference_k`, `distorted_k`."""
     return f"{side}_{k}"
+
+
+def results(depths: int) -> list[str]:
+    """Names of the outputs of a pair or compare graph, with the maps of so many depths."""
+    return [DISTANCE, LAYERS, *map(depth, range(depths))]
 
 
 UNSEALED = "0" * 64

@@ -11,7 +11,9 @@ LpipsError
 ├── InputError              an image or array cannot be scored (also a ValueError)
 │   ├── ImageFileError      the file cannot be read as an image
 │   ├── ImageFormatError    it can, but LPIPS is not defined on what it holds
-│   └── ShapeError          sizes, layout, dtype or value range
+│   ├── ShapeError          sizes, layout, dtype or value range
+│   └── ForeignFeaturesError  features of another model, which cannot be compared with this one's
+├── StoreError              a feature store cannot be used, or a file in it (also an OSError)
 └── OutputError             a result cannot be written (also an OSError)
 
 Each message is one or two lines that name the thing, what is wrong with it and what to do. `exit_code` is what
@@ -22,6 +24,7 @@ from typing import ClassVar
 
 __all__ = [
     "DamagedModelError",
+    "ForeignFeaturesError",
     "ForeignModelError",
     "ImageFileError",
     "ImageFormatError",
@@ -33,6 +36,7 @@ __all__ = [
     "PairingError",
     "ProviderError",
     "ShapeError",
+    "StoreError",
     "UsageError",
 ]
 
@@ -90,6 +94,16 @@ class ImageFormatError(InputError):
 
 class ShapeError(InputError):
     """Size, batch, layout, dtype or value range of an input is not what the model takes."""
+
+
+class ForeignFeaturesError(InputError):
+    """Features were made by another model than the one that is to compare them."""
+
+
+class StoreError(LpipsError, OSError):
+    """A folder cannot be a feature store, or a file in it cannot be read or written."""
+
+    exit_code = 2
 
 
 class OutputError(LpipsError, OSError):

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,10 +48,13 @@ class Note:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A decoded file. pixels: uint8 [H, W, 3], RGB 0..255, C-contiguous, read-only. notes: one per kind."""
+    """A decoded file. pixels: uint8 [H, W, 3], RGB 0..255, C-contiguous, read-only. notes: one per kind. key: what
+    a job knows the file by (see `reuse`).
+    """
 
     pixels: np.ndarray
     notes: tuple[Note, ...]
+    key: Hashable = None
 
 
 _NOTES = {

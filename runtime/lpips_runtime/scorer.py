@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,8 +18,10 @@ from .arrays import Batch, as_batch, check_pair, to_tensor
 from .contract import ModelInfo
 from .engine import Engine
 from .errors import DamagedModelError, UsageError
+from .features import Features, Split
 from .models import find_model, is_plan
 from .session import Session
+from .store import FeatureStore
 from .upsample import spatial_map
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ class Detail:
 
     distance: float32 [N]. layers: float32 [N, L], each depth's share; they sum to the distance. depths: L arrays
     float32 [N, h_k, w_k], the weighted squared difference at each depth's own resolution. height, width: of the
-    images, pixels.
+    images, pixels. notes: what should be known of how the numbers came about.
     """
 
     distance: np.ndarray
@@ -44,6 +47,7 @@ class Detail:
     depths: tuple[np.ndarray, ...] = field(repr=False)
     height: int
     width: int
+    notes: tuple[images.Note, ...] = ()
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -64,7 +68,8 @@ class Scorer:
     then artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda" or "cuda:1"; an engine brings its own, "auto"
     is the first GPU, and "tensorrt:1" or "tensorrt-rtx:1" another. threads: of ONNX Runtime, None for its default and
     for engines. background: the RGB colour, 0..255, under the transparent parts of image files; None refuses them.
-    trust_engine: open a version-compatible engine, which runs code of its own on this machine.
+    trust_engine: open a version-compatible engine, which runs code of its own on this machine. features: a folder, or a
+    FeatureStore, that keeps the features of images, so that each is encoded once, whoever uses the folder.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
     with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy
@@ -82,16 +87,23 @@ class Scorer:
         threads: int | None = None,
         background: tuple[int, int, int] | None = None,
         trust_engine: bool = False,
+        features: str | os.PathLike[str] | FeatureStore | None = None,
     ) -> None:
         self._arguments = {
             "provider": provider,
             "threads": threads,
             "background": background,
             "trust_engine": trust_engine,
+            "features": features,
         }
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
         self._session: Session | Engine | None = _opened(self._path, provider, threads, trust_engine)
+        self.store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
+        self._split: Split | None = None
+        self._splitting = threading.Lock()
+        if self.store is not None:
+            _ = self.split  # what cannot be used says so here
 
     def __reduce__(self) -> tuple:
         return _reopen, (self._path, self._arguments)
@@ -103,8 +115,8 @@ class Scorer:
         self.close()
 
     def close(self) -> None:
-        """Release the graph. Scoring afterwards raises UsageError."""
-        self._session = None
+        """Release the graphs. Scoring afterwards raises UsageError."""
+        self._session = self._split = None
 
     @property
     def _open(self) -> Session | Engine:
@@ -169,10 +181,28 @@ class Scorer:
         return float(distance[0]) if pair[0].single and pair[1].single else distance
 
     def detail(
-        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+        self,
+        reference: ImageLike | Features,
+        distorted: ImageLike | Features,
+        *,
+        value_range: tuple[float, float] | None = None,
     ) -> Detail:
-        """Distance, layers and map of one run; N is 1 for single images."""
+        """Distance, layers and map of one run, of images or of their features; N is 1 for single images."""
+        if isinstance(reference, Features) or isinstance(distorted, Features):
+            return self.run_features(reference, distorted)  # pyright: ignore[reportArgumentType]  it checks both
         return self.run(*self._load_pair(reference, distorted, value_range))
+
+    def encode(self, images: ImageLike, *, value_range: tuple[float, float] | None = None) -> Features:
+        """What `compare` compares of an image or a batch, computed once. Needs the --split graphs beside the model."""
+        return self.split.encode(self.load(images, value_range=value_range))
+
+    def compare(self, reference: Features, distorted: Features) -> float | np.ndarray:
+        """The distance that `score` gives for the images: a float for one pair, float32 [N] for batches.
+
+        One reference broadcasts over many distorted. Raises ForeignFeaturesError for those of another model.
+        """
+        distance = self.run_features(reference, distorted, depths=False).distance
+        return float(distance[0]) if reference.single and distorted.single else distance
 
     def stream(
         self,
@@ -193,17 +223,41 @@ class Scorer:
         """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps."""
         session = self._open
         check_pair(reference, distorted, session.info.min_size, session.info.net)
-        names = [contract.DISTANCE, contract.LAYERS]
-        if depths:
-            names += [contract.depth(k) for k in range(session.depths)]
+        names = contract.results(session.depths if depths else 0)
         tensors = {
             contract.REFERENCE: to_tensor(reference, session.info.input),
             contract.DISTORTED: to_tensor(distorted, session.info.input),
         }
-        distance, layers, *maps = session.run(tensors, names)
-        if fault := _fault(reference.count, session.depths, distance, layers, maps):
+        return self._detail(session.run(tensors, names), reference.count, reference.height, reference.width)
+
+    def run_features(self, reference: Features, distorted: Features, *, depths: bool = True) -> Detail:
+        """What `run` gives for the images, but for rounding; one reference broadcasts over many distorted."""
+        outputs = self.split.compare(reference, distorted, depths=depths)
+        return self._detail(outputs, distorted.count, distorted.height, distorted.width)
+
+    @property
+    def split(self) -> Split:
+        """The features and compare graphs beside the model, opened when they are first asked for.
+
+        Raises ModelNotFoundError if they are missing, ModelError if they do not belong to it.
+        """
+        session = self._open
+        with self._splitting:
+            if self._split is None:
+                self._split = Split(session, self._sibling, self.store)
+            return self._split
+
+    def _sibling(self, path: Path, kind: str) -> Session:
+        session = self._open
+        return Session(
+            path, provider=f"{session.provider}:{session.device}", threads=self._arguments["threads"], kind=kind
+        )
+
+    def _detail(self, outputs: Sequence[np.ndarray], count: int, height: int, width: int) -> Detail:
+        distance, layers, *maps = outputs
+        if fault := _fault(count, self._open.depths, distance, layers, maps):
             raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
-        return Detail(distance, layers, tuple(maps), reference.height, reference.width)
+        return Detail(distance, layers, tuple(maps), height, width)
 
     def _load_pair(
         self, reference: ImageLike, distorted: ImageLike, value_range: tuple[float, float] | None

@@ -72,6 +72,10 @@ class Session:
         # INT8: on x86 without VNNI the fast kernels add two products in 16 bits, which saturates: VGG16 came out up to
         # 24 % too small, in silence.
         options.add_session_config_entry(*exact_int8())
+        if kind in ("features", "compare"):
+            # These two take turns on the same cores, where the waiting threads of one would spin in the way of the
+            # other's: with them a comparison takes up to eight times as long (python -m benchmarks.reuse).
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         providers = [(row.ort_name, dict(row.options(self.device)))]

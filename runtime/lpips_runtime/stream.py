@@ -6,15 +6,16 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from .arrays import as_batch
 from .errors import LpipsError, UsageError
 from .images import Image, load_image
 from .pairs import Pair
 from .results import Result
+from .reuse import Reuse
 
 if TYPE_CHECKING:
     from .scorer import Scorer
@@ -45,10 +46,12 @@ def score_stream(
     # An image that several waiting pairs share, such as the reference of them all, is decoded once.
     shared: WeakValueDictionary[Path, Future[Image]] = WeakValueDictionary()
 
+    reuse = Reuse(scorer, partial(load_image, background=background))
+
     def decode(path: Path) -> Future[Image]:
         future = shared.get(path)
         if future is None:
-            future = shared[path] = pool.submit(load_image, path, background=background)
+            future = shared[path] = pool.submit(reuse.load, path)
         return future
 
     source = iter(pairs)
@@ -68,7 +71,7 @@ def score_stream(
                     sides = (pair.reference_path, pair.distorted_path) if pair.error is None else ()
                     waiting.append((pair, [decode(path) for path in sides]))
             if waiting:
-                yield _result(scorer, *waiting.popleft(), maps=maps)
+                yield _result(reuse, *waiting.popleft(), maps=maps)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if broken is not None:
@@ -85,7 +88,7 @@ def _as_pair(pair: Pair | tuple[_AnyPath, _AnyPath]) -> Pair:
         raise UsageError(f"{str(pair)[:100]} is no pair; give a Pair, or the paths of two image files") from None
 
 
-def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: bool) -> Result:
+def _result(reuse: Reuse, pair: Pair, decoding: list[Future[Image]], *, maps: bool) -> Result:
     if pair.error is not None:
         return Result(pair.reference, pair.distorted, None, pair.error)
     for future in decoding:
@@ -94,8 +97,7 @@ def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: 
             return _failed(pair, error)
     images = [future.result() for future in decoding]
     try:
-        batches = [as_batch(image.pixels, name) for image, name in zip(images, ("reference", "distorted"), strict=True)]
-        detail = scorer.run(*batches, depths=maps)
+        detail = reuse.run([(images[0], images[1])], depths=maps)
     except (LpipsError, MemoryError) as error:
         return _failed(pair, error)
     return Result(
@@ -103,7 +105,7 @@ def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: 
         pair.distorted,
         float(detail.distance[0]),
         layers=tuple(map(float, detail.layers[0])),
-        notes=(*images[0].notes, *images[1].notes),
+        notes=(*images[0].notes, *images[1].notes, *detail.notes),
         detail=detail if maps else None,
         pixels=images[1].pixels if maps else None,
     )

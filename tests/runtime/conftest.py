@@ -29,8 +29,11 @@ def write(tmp_path):
 
 @pytest.fixture(scope="session")
 def plain_model(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The random AlexNet, but under the name of torchvision's, so that nothing is said of it."""
-    return onnx_files.plain(models("alex"), tmp_path_factory.mktemp("plain") / "plain.onnx")
+    """The random AlexNet and its siblings, but under the name of torchvision's, so that nothing is said of it."""
+    folder = tmp_path_factory.mktemp("plain")
+    for kind in ("_features", "_compare"):
+        onnx_files.plain(models(f"alex{kind}"), folder / f"plain{kind}.onnx")
+    return onnx_files.plain(models("alex"), folder / "plain.onnx")
 
 
 @pytest.fixture(scope="session")
