@@ -16,6 +16,7 @@ from .errors import UsageError
 from .images import Image
 from .pairs import Pair
 from .results import Result
+from .workers import cores
 
 __all__ = ["AnyPair", "Entry", "Lookahead"]
 
@@ -83,7 +84,7 @@ class Lookahead:
 
     def __enter__(self) -> Lookahead:
         low, high = _DECODERS
-        self._decoders = max(low, min(high, _cores()))
+        self._decoders = max(low, min(high, cores()))
         self._pool = ThreadPoolExecutor(self._decoders, thread_name_prefix="lpips-decode")
         # A daemon: one that waits for its source, which nobody can interrupt, must not keep the process alive.
         self._taker = threading.Thread(target=self._take, name="lpips-pairs", daemon=True)
@@ -212,11 +213,6 @@ class Lookahead:
                 self._expected = entry.bytes
                 self._bytes += entry.bytes
             self._changed.notify_all()
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_pair(pair: AnyPair) -> Pair:

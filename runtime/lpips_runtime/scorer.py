@@ -21,6 +21,7 @@ from .models import find_model, is_plan
 from .pairs import MAX_BATCH
 from .session import Session
 from .upsample import spatial_map
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .pairs import Pair
@@ -77,8 +78,9 @@ class Scorer:
     trust_engine: open a version-compatible engine, which runs code of its own on this machine.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
-    with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy
-    opens the model anew.
+    with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads and event loops at
+    once, and be pickled: the copy opens the model anew. In a process that was forked off, ONNX Runtime's threads are
+    missing: it scores there, but with one thread; open another Scorer in it, or spawn it.
 
     Raises ModelError, ProviderError or UsageError on opening, InputError for what cannot be scored, ShapeError, which
     is one, for images of a size that an engine was not built for.
@@ -102,6 +104,7 @@ class Scorer:
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
         self._session: Session | Engine | None = _opened(self._path, provider, threads, trust_engine)
+        self._workers = Workers()
 
     def __reduce__(self) -> tuple:
         return _reopen, (self._path, self._arguments)
@@ -113,8 +116,9 @@ class Scorer:
         self.close()
 
     def close(self) -> None:
-        """Release the graph. Scoring afterwards raises UsageError."""
+        """Release the graph. What is being scored comes to its end; scoring afterwards raises UsageError."""
         self._session = None
+        self._workers.let_go()
 
     @property
     def _open(self) -> Session | Engine:
@@ -183,6 +187,24 @@ class Scorer:
     ) -> Detail:
         """Distance, layers and map of one run; N is 1 for single images."""
         return self.run(*self._load_pair(reference, distorted, value_range))
+
+    async def ascore(
+        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+    ) -> float | np.ndarray:
+        """`score` in a thread of the Scorer's own, so that the event loop goes on.
+
+        Any number may be awaited at once; as many as there are cores are loaded and scored at a time. One that is
+        cancelled before its turn is never scored, later its number is dropped.
+        """
+        _ = self._open
+        return await self._workers.call(self.score, reference, distorted, value_range=value_range)
+
+    async def adetail(
+        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+    ) -> Detail:
+        """`detail`, as ascore."""
+        _ = self._open
+        return await self._workers.call(self.detail, reference, distorted, value_range=value_range)
 
     def stream(
         self,
