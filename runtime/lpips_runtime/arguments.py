@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--threads", type=_count, metavar="N", help="threads of ONNX Runtime (default: its own choice)")
     model.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        metavar="N",
+        help="pairs of one size to score at once, at most (default: 16, fewer large ones)",
+    )
+    model.add_argument(
         "--trust-engine", action="store_true", help="open a version-compatible .engine file, which runs code of its own"
     )
     model.add_argument(
@@ -101,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 to {MAX_THREADS}")
+    return int(text)
+
+
+def _batch_size(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= sources.MAX_BATCH:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pairs; give 1 to {sources.MAX_BATCH}")
     return int(text)
 
 

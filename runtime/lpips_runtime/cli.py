@@ -196,7 +196,9 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
     with ExitStack() as stack:
         stream = stack.enter_context(open_output(options.output, atomic=form.atomic))
         writer = form(stream, layers=options.layers, provenance=scorer.provenance, single=single)
-        results = stack.enter_context(closing(scorer.stream(pairs, maps=draw is not None)))
+        results = stack.enter_context(
+            closing(scorer.stream(pairs, maps=draw is not None, batch_size=options.batch_size))
+        )
         try:
             for result in results:
                 summary.add(result)

@@ -65,7 +65,7 @@ def feature(k: int, side: str = "feature") -> str:
 
 
 def results(depths: int) -> list[str]:
-    """Names of the outputs of a pair or compare graph, with the maps of so many depths."""
+    """Names of the outputs of a pair or compare graph of so many depths."""
     return [DISTANCE, LAYERS, *map(depth, range(depths))]
 
 

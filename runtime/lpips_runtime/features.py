@@ -136,8 +136,8 @@ class Split:
         values, notes = (self._run(batch), ()) if self._store is None else self._stored(batch, self._store)
         return Features(values, batch.height, batch.width, self.model, batch.single, notes)
 
-    def compare(self, reference: Features, distorted: Features, *, depths: bool) -> list[np.ndarray]:
-        """Distance, layers and, if asked for, the maps of the depths, for as many pairs as there are distorted images.
+    def compare(self, reference: Features, distorted: Features) -> list[np.ndarray]:
+        """Distance, layers and the maps of the depths, for as many pairs as there are distorted images.
 
         reference: as many, or one for all. Raises ForeignFeaturesError for features of another model, ShapeError for
         sizes or counts that do not fit, ProviderError as Session does.
@@ -151,7 +151,7 @@ class Split:
                 "of each, or one reference"
             )
         block = max(1, BLOCK_BYTES * distorted.count // distorted.nbytes)
-        names = contract.results(self._compare.depths if depths else 0)
+        names = contract.results(self._compare.depths)
         parts = []
         for start in range(0, distorted.count, block):
             part = slice(start, start + block)
@@ -213,7 +213,7 @@ class Split:
         }
         (expected,) = pair.run(tensors, [contract.DISTANCE])
         one, other = (Features(self._run(of), of.height, of.width, self.model) for of in (a, b))
-        found, _ = self.compare(one, other, depths=False)
+        found = self.compare(one, other)[0]
         if not np.allclose(found, expected, rtol=_SAME_INT8, atol=0):
             raise ForeignModelError(
                 f"{self._features.path}: gives {found[0]:.6g} where {pair.path.name} gives {expected[0]:.6g}, as one "

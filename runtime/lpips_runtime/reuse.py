@@ -52,7 +52,7 @@ _UNSPLIT = Note(
 )
 _TOO_LARGE = Note("unkept", "features of images so large are not kept in memory, and computed again for every pair")
 
-_Pairs = Sequence[tuple[Image, Image]]
+_Pairs = Sequence[Sequence[Image]]
 _T = TypeVar("_T")
 
 
@@ -84,33 +84,29 @@ class Reuse:
     def run(self, pairs: _Pairs, *, depths: bool) -> Detail:
         """Score pairs of images from `load`, all of one size; what Scorer.run gives and raises."""
         images = {image.key: image for pair in pairs for image in pair}
-        if not self._pays(pairs, images):
-            return self._whole(pairs, depths)
-        if (hindrance := self._hindrance(*pairs[0][0].pixels.shape[:2])) is not None:
-            self._wasted += 2 * len(pairs) - len(images)
-            notes = (hindrance,) if self._wasted >= _WORTH_A_WORD else ()
-            return replace(self._whole(pairs, depths), notes=notes)
-        features = self._encoded(images)
-        details = [
-            self._scorer.run_features(features[reference], block, depths=depths)
-            for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0].key)
-            for block in _blocks([features[distorted.key] for _, distorted in group])
-        ]
-        notes = tuple(dict.fromkeys(note for one in features.values() for note in one.notes))
-        return replace(_joined(details), notes=notes)
-
-    def _pays(self, pairs: _Pairs, images: dict[Hashable, Image]) -> bool:
-        """Whether encoding what is new computes less than both images of every pair; remembers the images."""
-        if self._device not in _HOST or len({image.pixels.shape for image in images.values()}) > 1:
-            return False
-        new = [key for key in images if self._cache.get(key) is None]
-        again = sum(hash(key) in self._seen for key in new)
-        self._seen.update(dict.fromkeys(map(hash, new)))
+        spared = self._spared(pairs, images)
+        # A comparison takes up to a quarter of the time that encoding an image takes.
+        if spared is None or (self._scorer.store is None and 4 * spared < len(pairs)):
+            detail = self._whole(pairs, depths)
+        elif (hindrance := self._hindrance(*pairs[0][0].pixels.shape[:2])) is not None:
+            self._wasted += spared
+            detail = self._whole(pairs, depths)
+            if self._wasted >= _WORTH_A_WORD:
+                detail = replace(detail, notes=(hindrance,))
+        else:
+            detail = self._compared(pairs, self._encoded(images), depths)
+        self._seen.update(dict.fromkeys(map(hash, images)))
         for key in list(itertools.islice(self._seen, max(0, len(self._seen) - _SEEN))):
             del self._seen[key]
-        # What came back once will again; and a comparison takes up to a quarter of the time of encoding an image.
-        spared = 2 * len(pairs) - len(new) + again
-        return self._scorer.store is not None or 4 * spared >= len(pairs)
+        return detail
+
+    def _spared(self, pairs: _Pairs, images: dict[Hashable, Image]) -> int | None:
+        """How many images fewer are encoded one by one than pair by pair, now and, as what came back once will come
+        back again, later. None where it cannot be had."""
+        if self._device not in _HOST or len({image.pixels.shape for image in images.values()}) > 1:
+            return None
+        new = [key for key in images if self._cache.get(key) is None]
+        return 2 * len(pairs) - len(new) + sum(hash(key) in self._seen for key in new)
 
     @cached_property
     def _device(self) -> str:
@@ -134,6 +130,15 @@ class Reuse:
 
     def _whole(self, pairs: _Pairs, depths: bool) -> Detail:
         return self._scorer.run(*(_batch(side) for side in zip(*pairs, strict=True)), depths=depths)
+
+    def _compared(self, pairs: _Pairs, features: dict[Hashable, Features], depths: bool) -> Detail:
+        details = [
+            self._scorer.run_features(features[reference], block, depths=depths)
+            for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0].key)
+            for block in _blocks([features[distorted.key] for _, distorted in group])
+        ]
+        notes = tuple(dict.fromkeys(note for one in features.values() for note in one.notes))
+        return replace(_joined(details), notes=notes)
 
     def _encoded(self, images: dict[Hashable, Image]) -> dict[Hashable, Features]:
         """The features of each image, out of the cache or new."""

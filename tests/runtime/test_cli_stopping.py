@@ -101,13 +101,13 @@ def again(name: str, times: int) -> str:
     return f"../{Path.cwd().name}/" * times + name
 
 
-# So many results come out while the table's reader waits for row 11: the stream is four pairs ahead.
-FED, DONE = 10, 6
+# All that was fed comes out while the table's reader waits for another row; the last of them fails.
+DONE = 10
 
 
 @pytest.fixture
 def waiting(here: Path, quick_model: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts the command on a table that never ends, and returns once the pair DONE, which fails, was reported."""
+    """Starts the command on a table that never ends; returns once its last pair so far, which fails, was reported."""
     running = []
 
     def start(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
@@ -122,11 +122,11 @@ def waiting(here: Path, quick_model: Path) -> Iterator[Callable[..., "subprocess
         running.append(process)
         assert process.stdin is not None
         assert process.stderr is not None
-        names = [again("gone.png" if k == DONE else "b.png", k) for k in range(1, FED + 1)]
+        names = [again("gone.png" if k == DONE else "b.png", k) for k in range(1, DONE + 1)]
         process.stdin.write("reference,distorted\n" + "".join(f"a.png,{name}\n" for name in names))
         process.stdin.flush()
         assert process.stderr.readline().startswith("error: a.png, ")
-        time.sleep(0.1)  # until it waits for row 11
+        time.sleep(0.1)  # until it waits for the next row
         return process
 
     yield start
