@@ -19,6 +19,7 @@ from score_command import COMMAND, Run, command, full_disk
 from lpips_runtime import Scorer, progress
 from lpips_runtime.cli import main
 from lpips_runtime.results import FORMATS
+from lpips_runtime.resume import RESUMABLE
 
 # Outputs that fail
 
@@ -149,7 +150,9 @@ def test_a_run_that_is_stopped_keeps_its_rows(
     process = waiting("--format", form, *(["-o", "out"] * to_file))
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, f"interrupted after {DONE} pairs\n")
+    resumable = to_file and form in RESUMABLE
+    advice = "; the same command with --resume goes on after them" if resumable else ""
+    assert (process.returncode, err) == (code, f"interrupted after {DONE} pairs{advice}\n")
     if to_file:
         assert out == ""
         out = Path("out").read_text()
@@ -160,7 +163,13 @@ def test_a_run_that_is_stopped_keeps_its_rows(
     else:
         assert len(out.splitlines()) == {"text": DONE - 1, "csv": DONE + 1, "jsonl": DONE}[form]
         assert out.endswith("\n")
-    assert sorted(path.name for path in Path().iterdir()) == ["a.png", "b.png", "c.png", "out"]
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "out",
+        *["out.job.json"] * resumable,
+    ]
 
 
 def test_a_second_ctrl_c_ends_it_too(waiting: Callable[..., "subprocess.Popen[str]"]) -> None:
