@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,17 @@ from .errors import ImageFileError, ImageFormatError, InputError, UsageError
 from .pillow_checks import GRAY16, MAX_PIXELS, WITH_ALPHA, check_header, check_stream, raw_mode, transparent_value
 from .quiet import mute_warnings
 
-__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "Note", "check_color", "load_image", "parse_color"]
+__all__ = [
+    "EXTENSIONS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Image",
+    "Note",
+    "check_color",
+    "file_state",
+    "load_image",
+    "parse_color",
+]
 
 # MAX_PIXELS of four 16-bit channels, uncompressed, stay below this; a sparse file need not.
 MAX_BYTES = 2**31
@@ -88,6 +99,9 @@ _UPRIGHT = {
     8: PILImage.Transpose.ROTATE_90,
 }
 
+# Nanoseconds; file systems stamp the times of files with a clock that ticks every few milliseconds.
+_TICK = 50_000_000
+
 # What to say of an exception out of Pillow: the first row that fits.
 _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (PILImage.DecompressionBombError, "too large ({reason}); scale it down or cut it first"),
@@ -136,6 +150,21 @@ def load_image(path: str | os.PathLike[str], *, background: tuple[int, int, int]
             reason = " ".join(str(error).split())[:120]
             said = next(said for failure, said in _FAILURES if isinstance(error, failure))
             raise ImageFileError(f"{name}: {said.format(kind=kind, reason=reason)}") from error
+
+
+def file_state(path: Path) -> Hashable:
+    """What a file's content is known by, its path, size and times, for whoever keeps what was read from it.
+
+    Something that equals nothing else if the file is missing, or was written so lately that it could be written again
+    within the same tick of the clock.
+    """
+    try:
+        state = path.stat()
+    except (OSError, ValueError):  # it will be reported when it is read
+        return object()
+    if abs(time.time_ns() - state.st_mtime_ns) < _TICK:
+        return object()
+    return os.fspath(path), state.st_mtime_ns, state.st_size, state.st_dev, state.st_ino
 
 
 def parse_color(text: str) -> tuple[int, int, int]:

@@ -6,14 +6,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakValueDictionary
 
 from .errors import UsageError
-from .images import Image
+from .images import Image, file_state
 from .pairs import Pair
 from .results import Result
 from .workers import cores
@@ -154,8 +154,8 @@ class Lookahead:
         return len(self._entries) < self._room and self._undecoded < self._decoders and bytes_soon < _BYTES
 
     def _take(self) -> None:
-        # As long as an entry, or `latest`, keeps an image, it is found here by its path.
-        shared: WeakValueDictionary[Path, Future[Image]] = WeakValueDictionary()
+        # As long as an entry, or `latest`, keeps an image, it is found here, unless the file has changed since.
+        shared: WeakValueDictionary[Hashable, Future[Image]] = WeakValueDictionary()
         latest: tuple[Future[Image], ...] = ()
         while True:
             with self._changed:
@@ -183,14 +183,15 @@ class Lookahead:
                 if entry is None:
                     return
 
-    def _decode(self, entry: Entry, shared: WeakValueDictionary[Path, Future[Image]]) -> tuple[Future[Image], ...]:
+    def _decode(self, entry: Entry, shared: WeakValueDictionary[Hashable, Future[Image]]) -> tuple[Future[Image], ...]:
         if entry.pair.error is not None:
             return ()
         futures = []
         for path in (entry.pair.reference_path, entry.pair.distorted_path):
-            future = shared.get(path)
+            key = file_state(path)
+            future = shared.get(key)
             if future is None:
-                future = shared[path] = self._pool.submit(self._load, path)
+                future = shared[key] = self._pool.submit(self._load, path)
             futures.append(future)
         entry.decoding, entry.undecoded = tuple(futures), len(futures)
         self._undecoded += 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +16,7 @@ import numpy as np
 from .arrays import Batch, as_batch
 from .errors import ModelError, ModelNotFoundError, ProviderError
 from .features import BLOCK_BYTES, Features
-from .images import Image, Note
+from .images import Image, Note, file_state
 from .scorer import Detail, Scorer
 
 __all__ = ["CACHE_BYTES", "Reuse"]
@@ -41,9 +39,6 @@ _SEEN = 1 << 16
 
 # Images that were encoded in vain before it is said.
 _WORTH_A_WORD = 16
-
-# Within so many nanoseconds a file can be written twice and carry the same time.
-_TICK = 50_000_000
 
 _UNSPLIT = Note(
     "unsplit",
@@ -77,7 +72,7 @@ class Reuse:
 
     def load(self, path: Path) -> Image:
         """The decoded file, which is not decoded again while its features are kept."""
-        key = _key(path)
+        key = file_state(path)
         kept = self._cache.get(key)
         return replace(self._load(path), key=key) if kept is None else kept[0]
 
@@ -175,17 +170,6 @@ class _Cache:
             while self._bytes > self._limit:
                 _, (image, features) = self._kept.popitem(last=False)
                 self._bytes -= image.pixels.nbytes + features.nbytes
-
-
-def _key(path: Path) -> Hashable:
-    """What a file is known by; something of its own if it is missing or was only just written."""
-    try:
-        state = path.stat()
-    except (OSError, ValueError):  # it will be reported when it is decoded
-        return object()
-    if abs(time.time_ns() - state.st_mtime_ns) < _TICK:
-        return object()
-    return os.fspath(path), state.st_mtime_ns, state.st_size, state.st_dev, state.st_ino
 
 
 def _batch(images: Sequence[Image]) -> Batch:
