@@ -62,6 +62,7 @@ _SAME = {
     ("model", "sha256"): "model (sha256)",
     ("runtime", "provider"): "provider",
     ("runtime", "fast_math"): "--fast-math",
+    ("runtime", "feature_precision"): "--feature-precision",
 }
 
 

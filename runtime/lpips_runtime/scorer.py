@@ -177,6 +177,7 @@ class Scorer:
                 **session.runtime,
                 "provider": session.provider,
                 "device": session.device,
+                **({"feature_precision": "fp16"} if self.store is not None and self.store.rounds else {}),
             },
         }
 

@@ -51,9 +51,10 @@ class FeatureStore:
                 f"{folder}: cannot be a feature store: {getattr(error, 'strerror', None) or error}; name a folder"
             ) from error
 
-    def identity(self, model: str) -> str:
-        """What features of the model with this sha256 are called that went through this store."""
-        return model if self.precision == "fp32" else f"{model}-{self.precision}"
+    @property
+    def rounds(self) -> bool:
+        """Whether features are not the same to the bit once they were kept."""
+        return self.precision != "fp32"
 
     @staticmethod
     def key(pixels: np.ndarray) -> str:
@@ -64,7 +65,7 @@ class FeatureStore:
 
     def rounded(self, values: _Values) -> _Values:
         """Features as `recall` gives them back, so that no number depends on whether they were kept before."""
-        if self.precision == "fp32":
+        if not self.rounds:
             return values
         return tuple(value.astype(PRECISIONS[self.precision]).astype(np.float32) for value in values)
 
@@ -81,7 +82,7 @@ class FeatureStore:
             return None
         try:
             record = np.lib.format.open_memmap(path, mode="r")
-            if self.precision != "fp32" or size < _MAPPED_BYTES:
+            if self.rounds or size < _MAPPED_BYTES:
                 record = np.array(record)
             return self._values(record, key)
         # numpy raises ValueError, EOFError, SyntaxError, tokenize's errors and more on headers that are none.

@@ -270,7 +270,8 @@ import os, sys, numpy as np
 from lpips_runtime import Scorer
 images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
 with Scorer(sys.argv[1], threads=1, features=sys.argv[2]) as scorer:
-    scorer.encode(images[0])
+    for _ in range(2):  # what reading needs is imported too, before the interpreter's own files are out of reach
+        scorer.encode(images[0])
     for folder, _, _ in os.walk(sys.argv[2], topdown=False):
         os.chmod(folder, 0o555)
     if os.geteuid() == 0:  # whom no permission stops

@@ -513,7 +513,7 @@ assert counts[0] == 16 and max(counts[-3:]) < 16, counts
     PILImage.fromarray(pixels[:40, :40]).save(tmp_path / "small.png")
     files = [tmp_path / f"{name}.png" for name in ("small", "a", "b")]
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(models("alex")), *map(str, files)],
+        [sys.executable, "-c", program, str(models("alex_uint8")), *map(str, files)],  # it has no siblings
         capture_output=True,
         text=True,
         check=False,
