@@ -23,9 +23,7 @@ __all__ = ["AnyPair", "Entry", "Lookahead"]
 _AnyPath = str | os.PathLike[str]
 AnyPair = Pair | tuple[_AnyPath, _AnyPath]
 
-# The window: so many pairs, and so many bytes of their pixels, about. Enough for batches of several sizes side by side,
-# and the same however long the stream is.
-_PAIRS = 64
+# Pixels of pairs that wait, about; those of large images would fill the memory long before their number is a limit.
 _BYTES = 64 * 2**20
 # Threads: as many as there are cores, within these. Decoding is a tenth to a third of the work of scoring on the same
 # cores, and Pillow decodes without the interpreter's lock (python -m benchmarks.throughput).
@@ -67,7 +65,7 @@ class Lookahead:
     reference of them all, is loaded once. room: pairs taken from the source and not let go yet, at most.
     """
 
-    def __init__(self, pairs: Iterable[AnyPair], load: Callable[[Path], Image], *, room: int = _PAIRS) -> None:
+    def __init__(self, pairs: Iterable[AnyPair], load: Callable[[Path], Image], *, room: int) -> None:
         self._source = iter(pairs)
         self._load = load
         self._room = room
@@ -77,6 +75,10 @@ class Lookahead:
         self._undecoded = 0
         self._bytes = 0
         self._expected = _BYTES // 2  # bytes of a pair that is not decoded yet: those of the latest one
+        # By the file's state, as long as a pair in the window needs the image; so does the next one perhaps, if the
+        # latest did.
+        self._shared: WeakValueDictionary[Hashable, Future[Image]] = WeakValueDictionary()
+        self._latest: tuple[Future[Image], ...] = ()
         self._asked: float | None = None  # when the source was asked for the pair that it has not given yet
         self._ended = False
         self._failure: BaseException | None = None  # what the source raised
@@ -154,50 +156,49 @@ class Lookahead:
         return len(self._entries) < self._room and self._undecoded < self._decoders and bytes_soon < _BYTES
 
     def _take(self) -> None:
-        # As long as an entry, or `latest`, keeps an image, it is found here, unless the file has changed since.
-        shared: WeakValueDictionary[Hashable, Future[Image]] = WeakValueDictionary()
-        latest: tuple[Future[Image], ...] = ()
+        failure = None
+        try:
+            self._take_all()
+        except BaseException as error:  # noqa: BLE001  whatever the caller's own iterator raises
+            failure = error
+        with self._changed:
+            self._ended, self._failure = True, failure
+            self._changed.notify_all()
+
+    def _take_all(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._has_room())
                 if self._closed:
                     return
                 self._asked = time.monotonic()
-            entry, failure = None, None
             try:
-                entry = Entry(_as_pair(next(self._source)))
+                pair = next(self._source)
             except StopIteration:
-                pass
-            except BaseException as error:  # noqa: BLE001  whatever the caller's own iterator raises
-                failure = error
+                return
+            entry = Entry(_as_pair(pair))
             with self._changed:
                 self._asked = None
                 if self._closed:
                     return
-                if entry is None:
-                    self._ended, self._failure = True, failure
-                else:
-                    self._entries.append(entry)
-                    latest = self._decode(entry, shared) or latest
+                if entry.pair.error is None:
+                    self._decode(entry)
+                self._entries.append(entry)
                 self._changed.notify_all()
-                if entry is None:
-                    return
 
-    def _decode(self, entry: Entry, shared: WeakValueDictionary[Hashable, Future[Image]]) -> tuple[Future[Image], ...]:
-        if entry.pair.error is not None:
-            return ()
+    def _decode(self, entry: Entry) -> None:
         futures = []
         for path in (entry.pair.reference_path, entry.pair.distorted_path):
             key = file_state(path)
-            future = shared.get(key)
+            future = self._shared.get(key)
             if future is None:
-                future = shared[key] = self._pool.submit(self._load, path)
+                future = self._shared[key] = self._pool.submit(self._load, path)
             futures.append(future)
         entry.decoding, entry.undecoded = tuple(futures), len(futures)
         self._undecoded += 1
         for future in futures:
             future.add_done_callback(lambda _: self._one_decoded(entry))
-        return tuple(futures)
+        self._latest = entry.decoding
 
     def _one_decoded(self, entry: Entry) -> None:
         with self._changed:

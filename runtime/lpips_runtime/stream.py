@@ -58,6 +58,7 @@ class _Batches:
         self._reuse = reuse
         self._maps = maps
         self._pairs, self._pixels = (_PAIRS, _PIXELS) if batch_size is None else (batch_size, math.inf)
+        # Pairs in the window: enough for batches of several sizes side by side.
         self.room = max(4 * _PAIRS, 2 * self._pairs)
 
     def most(self, height: int, width: int) -> int:

@@ -112,7 +112,7 @@ def test_the_record_says_what_made_the_rows(score: Run, quick_model: Path) -> No
 # Files of another job
 
 
-def edited(old: str, new: str) -> Callable[[], None]:
+def edited(old: str, new: str) -> Callable[[], object]:
     return lambda: Path("out").write_text(Path("out").read_text().replace(old, new, 1))
 
 
