@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lpips_runtime.errors import InputError, PairingError
+from lpips_runtime.errors import InputError, PairingError, TransparencyError
 from lpips_runtime.images import load_image
 from lpips_runtime.pairs import images_in
 
@@ -97,7 +97,10 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
             pixels = load_image(folder / name).pixels
         except InputError as error:
             unreadable.append(name)
-            note(f"left out: {error}")
+            # The runtime advises an option of its own command.
+            transparent = isinstance(error, TransparencyError)
+            why = f"{folder / name}: has transparent pixels; flatten it or remove it" if transparent else error
+            note(f"left out: {why}")
             continue
         if min(pixels.shape[:2]) < _LEAST_SIDE:
             small.append(name)

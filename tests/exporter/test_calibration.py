@@ -323,6 +323,15 @@ def test_unreadable_files_are_named_and_tolerated_up_to_a_tenth(
 
 
 @pytest.mark.usefixtures("few")
+def test_a_transparent_picture_is_left_out_with_an_advice_that_can_be_followed(tmp_path: Path) -> None:
+    paint(tmp_path, 9)
+    transparent(tmp_path, "bad.png")
+    notes: list[str] = []
+    load(tmp_path, notes=notes)
+    assert f"left out: {tmp_path / 'bad.png'}: has transparent pixels; flatten it or remove it" in notes
+
+
+@pytest.mark.usefixtures("few")
 def test_a_tenth_is_of_the_chosen_images(tmp_path: Path) -> None:
     paint(tmp_path, 18)
     for name in ("000.png", "001.png"):
