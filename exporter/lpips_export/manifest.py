@@ -116,13 +116,15 @@ def check_replaceable(model: Path, spec: Mapping, overwrite: bool) -> None:
 def staging(output_dir: Path, published: str = "nothing was published") -> Iterator[Path]:
     """A hidden folder in the output folder for what is not finished; removed whatever happens.
 
-    One that a killed export left behind is removed too. Raises PublishError if nothing can be written there, then
-    or later: a full disk shows while models are saved. published: what holds in that case.
+    One that a killed export left behind is removed too, and so are the output folder and its parents if they were made
+    for this and stayed empty. Raises PublishError if nothing can be written there, then or later: a full disk shows
+    while models are saved. published: what holds in that case.
     """
-    folder = None
+    folder, made = None, []
     if output_dir.exists() and not output_dir.is_dir():
         raise PublishError(f"{output_dir}: is no folder; choose another --output-dir")
     try:
+        made = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
         output_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(output_dir)
         folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=output_dir))
@@ -137,6 +139,9 @@ def staging(output_dir: Path, published: str = "nothing was published") -> Itera
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty: something was published, here or by another export
+                path.rmdir()
 
 
 def _remove_abandoned(output_dir: Path) -> None:
