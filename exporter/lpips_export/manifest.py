@@ -1,6 +1,7 @@
 """The JSON beside every artifact, and how both come to be in the output folder: all or nothing."""
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -23,6 +24,13 @@ from .weights import BackboneWeights, LinWeights
 __all__ = ["Artifact", "build_manifest", "check_replaceable", "publish", "specification", "staging", "tools"]
 
 _STAGING_PREFIX = ".lpips-export-"
+
+# What to do before another --output-dir is chosen, by why the operating system refuses.
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable or "),
+}
+
 _TOOLS = ("lpips-export", "lpips", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -121,9 +129,9 @@ def staging(output_dir: Path, published: str = "nothing was published") -> Itera
     while models are saved. published: what holds in that case.
     """
     folder, made = None, []
-    if output_dir.exists() and not output_dir.is_dir():
-        raise PublishError(f"{output_dir}: is no folder; choose another --output-dir")
     try:
+        if output_dir.exists() and not output_dir.is_dir():
+            raise PublishError(f"{output_dir}: is no folder; choose another --output-dir")
         made = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
         output_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(output_dir)
@@ -134,7 +142,7 @@ def staging(output_dir: Path, published: str = "nothing was published") -> Itera
             raise
         raise PublishError(
             f"{error.filename or output_dir}: cannot be written: {error.strerror}; "
-            f"{published}, free space or choose another --output-dir"
+            f"{published}, {_ADVICE.get(error.errno, '')}choose another --output-dir"
         ) from error
     finally:
         if folder is not None:

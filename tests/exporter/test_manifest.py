@@ -1,6 +1,7 @@
 """Publishing: all or nothing, nothing of another's replaced, and a manifest that says what lies beside it."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -293,7 +294,24 @@ def test_an_output_folder_that_cannot_be_made_is_named(spec: ExportSpec, tmp_pat
         export(spec, Path(folder))
     message = str(caught.value)
     assert message.startswith(f"{folder}: cannot be written: ")
-    assert message.endswith("nothing was published, free space or choose another --output-dir")
+    assert message.endswith("; nothing was published, choose another --output-dir")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space or choose another --output-dir"),
+        (errno.EDQUOT, "free space or choose another --output-dir"),
+        (errno.EACCES, "make it writable or choose another --output-dir"),
+        (errno.EPERM, "make it writable or choose another --output-dir"),
+        (errno.EROFS, "make it writable or choose another --output-dir"),
+        (errno.EIO, "choose another --output-dir"),
+    ],
+)
+def test_what_is_advised_fits_why_nothing_can_be_written(tmp_path: Path, number: int, advice: str) -> None:
+    with pytest.raises(PublishError) as caught, staging(tmp_path):
+        raise OSError(number, os.strerror(number), "graph")
+    assert str(caught.value) == f"graph: cannot be written: {os.strerror(number)}; nothing was published, {advice}"
 
 
 @pytest.mark.usefixtures("instant")
