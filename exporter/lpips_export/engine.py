@@ -15,6 +15,7 @@ from typing import Any
 
 from lpips_runtime import contract
 from lpips_runtime.contract import ModelInfo
+from lpips_runtime.gpu import Gpu
 from lpips_runtime.plan import FLAVOURS, PlanInfo, Profile
 
 from .errors import EngineError, SpecError
@@ -32,14 +33,14 @@ __all__ = ["EngineJob", "build_engine", "plan_engine"]
 class EngineJob:
     """An engine that can be built as far as is known before there is a graph.
 
-    library: what builds it. profiles: the shapes it will admit. device: name and compute capability of the GPU it is
-    built for, None for plans that are tied to none. timings: content of the timing cache, None without one.
+    library: what builds it. profiles: the shapes it will admit. device: the GPU it is built for, None for
+    plans that are tied to none. timings: content of the timing cache, None without one.
     """
 
     spec: EngineSpec
     library: Library
     profiles: tuple[Profile, ...]
-    device: tuple[str, str] | None
+    device: Gpu | None
     timings: bytes | None
 
     def check(self, graph: Path, info: ModelInfo, overwrite: bool) -> None:
@@ -126,7 +127,6 @@ def _bounds(info: ModelInfo, profile: Profile) -> Bounds:
 def _manifest(
     file: str, plan: bytes, onnx: str, graph: bytes, info: ModelInfo, job: EngineJob, seconds: float
 ) -> Mapping[str, Any]:
-    name, capability = job.device or (None, None)
     described = PlanInfo(
         sha256=hashlib.sha256(plan).hexdigest(),
         onnx=onnx,
@@ -134,8 +134,8 @@ def _manifest(
         info=info,
         flavour=job.library.flavour,
         tensorrt=job.library.version,
-        gpu=name,
-        compute_capability=capability,
+        gpu=job.device and job.device.name,
+        compute_capability=job.device and job.device.compute_capability,
         profiles=job.profiles,
         version_compatible=job.spec.version_compatible,
         hardware_compatible=job.hardware_compatible,

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lpips_runtime.errors import ProviderError
+from lpips_runtime.gpu import Gpu, find_gpu
+
 from .errors import EngineError, SpecError
 from .profiles import EngineSpec
 
@@ -85,20 +88,12 @@ def find_library() -> Library:
     raise EngineError(f"no TensorRT: {'; '.join(reasons) or 'none is installed'}; {_INSTALL}")
 
 
-def gpu() -> tuple[str, str]:
-    """Name and compute capability ("8.9") of the GPU that TensorRT builds for. Raises EngineError."""
+def gpu() -> Gpu:
+    """The GPU that TensorRT builds for, the first one. Raises EngineError."""
     try:
-        from cuda.bindings import runtime  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise EngineError(f"no cuda-python 12.8 or newer ({_first_line(error)}); {_INSTALL}") from error
-    properties = None
-    code, device = runtime.cudaGetDevice()
-    if int(code) == 0:
-        code, properties = runtime.cudaGetDeviceProperties(device)
-    if properties is None:
-        words = runtime.cudaGetErrorString(code)[1].decode()
-        raise EngineError(f"TensorRT builds on the GPU that it builds for, and CUDA finds none: {words}; {NO_GPU}")
-    return properties.name.decode(), f"{properties.major}.{properties.minor}"
+        return find_gpu(0)
+    except ProviderError as error:
+        raise EngineError(f"TensorRT builds on the GPU that it builds for: {error}; {NO_GPU}") from error
 
 
 def _first_line(error: Exception) -> str:
