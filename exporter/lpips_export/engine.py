@@ -83,16 +83,24 @@ def plan_engine(spec: EngineSpec, net: str, min_size: int) -> EngineJob:
 
 
 def build_engine(
-    graph: Path, info: ModelInfo, job: EngineJob, *, overwrite: bool = False, progress: Progress | None = None
+    graph: Path,
+    info: ModelInfo,
+    job: EngineJob,
+    *,
+    overwrite: bool = False,
+    kept: str = "",
+    progress: Progress | None = None,
 ) -> Artifact:
     """Build the engine of a pair graph and publish it beside the graph, its manifest with it.
 
-    info: the graph's metadata. Raises what job.check raises; EngineError if TensorRT cannot build it, or if the timing
-    cache cannot be written, when the engine is published all the same; PublishError.
+    info: the graph's metadata. kept: what errors say of graph and engine; without it, that what is there is published
+    all the same. Raises what job.check raises; EngineError if TensorRT cannot build it, or if the timing cache cannot
+    be written, when the engine is there all the same; PublishError.
     """
     progress = progress or Progress()
     job.check(graph, info, overwrite)
-    target, kept = job.path(graph), f"the graph is published all the same: {graph}"
+    target = job.path(graph)
+    kept_graph = kept or f"the graph is published all the same: {graph}"
     data = graph.read_bytes()
     start = time.perf_counter()
     with progress.stage(f"building {target.name}", 100) as advance:
@@ -100,18 +108,18 @@ def build_engine(
         try:
             plan = build_plan(job.library, data, bounds, job.spec, Log(progress.detail), advance, job.timings)
         except EngineError as error:
-            raise EngineError(f"{error}; {kept}") from error
+            raise EngineError(f"{error}; {kept_graph}") from error
     seconds = time.perf_counter() - start
     if plan.forgotten is not None:
         progress.note(f"{job.spec.timing_cache}: timings of another TensorRT or GPU, made anew ({plan.forgotten})")
 
-    with staging(target.parent, kept) as folder:
+    with staging(target.parent, kept_graph) as folder:
         staged = folder / target.name
         staged.write_bytes(plan.data)
         manifest = _manifest(staged.name, plan.data, graph.name, data, info, job, seconds)
         (artifact,) = publish([(staged, manifest)], target.parent)
     if plan.timings is not None and job.spec.timing_cache is not None:
-        _write_timings(job.spec.timing_cache, plan.timings, target)
+        _write_timings(job.spec.timing_cache, plan.timings, kept or f"the engine is published all the same: {target}")
     return artifact
 
 
@@ -168,7 +176,7 @@ def _read_timings(path: Path) -> bytes:
         ) from error
 
 
-def _write_timings(path: Path, timings: bytes, engine: Path) -> None:
+def _write_timings(path: Path, timings: bytes, kept: str) -> None:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(timings)
@@ -176,7 +184,4 @@ def _write_timings(path: Path, timings: bytes, engine: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise EngineError(
-            f"--timing-cache {path}: cannot be written: {error.strerror}; "
-            f"the engine is published all the same: {engine}"
-        ) from error
+        raise EngineError(f"--timing-cache {path}: cannot be written: {error.strerror}; {kept}") from error
