@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lpips_runtime.engine import LIBRARIES
 from lpips_runtime.errors import ProviderError
 from lpips_runtime.gpu import Gpu, find_gpu
 
@@ -20,22 +21,17 @@ NO_GPU = "check the NVIDIA driver, or install TensorRT-RTX, which builds without
 
 @dataclass(frozen=True)
 class _Flavour:
-    """One of the libraries. refuses: field of EngineSpec -> why it means nothing there."""
+    """What building with one of the libraries asks for. refuses: field of EngineSpec -> why it means nothing there."""
 
-    name: str
-    title: str
-    module: str
     oldest: tuple[int, int]
     tied_to_gpu: bool
     refuses: Mapping[str, str]
 
 
-_FLAVOURS = (
-    _Flavour("tensorrt", "TensorRT", "tensorrt", (10, 12), True, {}),
-    _Flavour(
-        "tensorrt-rtx",
-        "TensorRT-RTX",
-        "tensorrt_rtx_bindings",
+# Keys of LIBRARIES; the first that is installed is taken.
+_FLAVOURS = {
+    "tensorrt": _Flavour((10, 12), True, {}),
+    "tensorrt-rtx": _Flavour(
         (1, 0),
         False,
         {
@@ -44,7 +40,7 @@ _FLAVOURS = (
             "hardware_compatible": "its plans run on GPUs from Ampere on as they are",
         },
     ),
-)
+}
 
 _INSTALL = "install one of the extras: pip install ./runtime '.[tensorrt]', or '.[tensorrt-rtx]' to build without a GPU"
 
@@ -71,20 +67,21 @@ class Library:
 def find_library() -> Library:
     """TensorRT, or where that is not installed TensorRT-RTX. Raises EngineError, naming the extras, without either."""
     reasons = []
-    for flavour in _FLAVOURS:
-        if importlib.util.find_spec(flavour.module) is None:
+    for name, flavour in _FLAVOURS.items():
+        title, module, _ = LIBRARIES[name]
+        if importlib.util.find_spec(module) is None:
             continue
         try:
-            api = importlib.import_module(flavour.module)
+            api = importlib.import_module(module)
         except (ImportError, OSError) as error:  # OSError: a library of CUDA that cannot be loaded
-            reasons.append(f"{flavour.module} cannot be imported ({_first_line(error)})")
+            reasons.append(f"{module} cannot be imported ({_first_line(error)})")
             continue
         version = str(api.__version__)
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < flavour.oldest:
             oldest = ".".join(map(str, flavour.oldest))
-            reasons.append(f"{flavour.title} {version} is older than {oldest}")
+            reasons.append(f"{title} {version} is older than {oldest}")
             continue
-        return Library(flavour.name, flavour.title, version, api, flavour.tied_to_gpu, flavour.refuses)
+        return Library(name, title, version, api, flavour.tied_to_gpu, flavour.refuses)
     raise EngineError(f"no TensorRT: {'; '.join(reasons) or 'none is installed'}; {_INSTALL}")
 
 

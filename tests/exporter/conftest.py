@@ -36,8 +36,7 @@ def own(random_backbone: Backbones, tmp_path: Path) -> list[object]:
 def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT-RTX builds the engines, whatever else is installed."""
     pytest.importorskip("tensorrt_rtx_bindings")
-    flavours = tuple(flavour for flavour in trt_library._FLAVOURS if flavour.name == "tensorrt-rtx")
-    monkeypatch.setattr(trt_library, "_FLAVOURS", flavours)
+    monkeypatch.delitem(trt_library._FLAVOURS, "tensorrt")
 
 
 @pytest.fixture

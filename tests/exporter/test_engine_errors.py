@@ -20,6 +20,7 @@ from lpips_export.errors import EngineError
 from lpips_export.manifest import Artifact
 from lpips_export.profiles import EngineSpec
 from lpips_export.progress import Progress
+from lpips_runtime.engine import LIBRARIES
 from lpips_runtime.models import manifest_path
 from lpips_runtime.plan import PlanInfo
 
@@ -71,6 +72,10 @@ def test_without_any_tensorrt_the_extras_are_named(monkeypatch: pytest.MonkeyPat
         "no TensorRT: none is installed; install one of the extras: pip install ./runtime '.[tensorrt]', "
         "or '.[tensorrt-rtx]' to build without a GPU"
     )
+
+
+def test_every_library_of_the_runtime_can_build() -> None:
+    assert list(trt_library._FLAVOURS) == list(LIBRARIES)
 
 
 def test_tensorrt_goes_before_tensorrt_rtx(api: FakeTensorRT) -> None:
