@@ -231,6 +231,10 @@ def test_json_has_the_trials(call: Call, own: list[object], clocked: Callable[..
         (["--calibration", "photos"], "--calibration with --precision fp32: it is for int8 and auto; leave it out"),
         (["--precision", "fp16", "--max-error", "0.1"], "--max-error with --precision fp16: "),
         (["--target", "tensorrt"], "--target with --precision fp32: "),
+        *(
+            (["--precision", "auto", option, value], f"error: {option} without --calibration: it is for INT8, which")
+            for option, value in (("--max-error", "0.1"), ("--target", "cpu"), ("--calibration-count", "16"))
+        ),
         (["--precision", "auto", "--opt", "1x16x16"], "--opt 1x16x16: alex takes no side below 31 pixels"),
     ],
 )
