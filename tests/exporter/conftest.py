@@ -36,7 +36,8 @@ def own(random_backbone: Backbones, tmp_path: Path) -> list[object]:
 def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT-RTX builds the engines, whatever else is installed."""
     pytest.importorskip("tensorrt_rtx_bindings")
-    monkeypatch.delitem(trt_library._FLAVOURS, "tensorrt")
+    # Not delitem, which would put it back at the end: the order of the table counts.
+    monkeypatch.setattr(trt_library, "_FLAVOURS", {"tensorrt-rtx": trt_library._FLAVOURS["tensorrt-rtx"]})
 
 
 @pytest.fixture
