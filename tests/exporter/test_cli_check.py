@@ -31,6 +31,7 @@ def test_check_proves_an_artifact_again_and_prints_which(
         f"worst error distance {number}, layers {number}, map {number}\n",
         call.out,
     )
+    assert "not proven" not in call.err, "that is of INT8"
 
 
 @pytest.mark.usefixtures("quick")
