@@ -51,13 +51,14 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads the user's settings, weights or caches."""
+    """No test reads the user's settings, weights, caches or installed models."""
     empty = tmp_path_factory.getbasetemp() / "empty"
     empty.mkdir(exist_ok=True)
     for name in ("LPIPS_MODEL", "LPIPS_WEIGHTS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LPIPS_CACHE_DIR", str(empty / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(empty / "torch"))
+    monkeypatch.setattr("lpips_runtime.installed.GROUP", "tests.models")
 
 
 @pytest.fixture(scope="session")
