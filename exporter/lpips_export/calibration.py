@@ -90,6 +90,7 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
     """sha256 of the pixels -> picture, of `count` files spread evenly over the sorted names."""
     chosen = [names[int(at)] for at in np.linspace(0, len(names) - 1, min(count, len(names)))]
     pictures: dict[str, np.ndarray] = {}
+    named: dict[str, str] = {}
     unreadable: list[str] = []
     small: list[str] = []
     for name in chosen:
@@ -105,7 +106,8 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
         if min(pixels.shape[:2]) < _LEAST_SIDE:
             small.append(name)
             continue
-        pictures[hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()] = pixels
+        sha256 = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        pictures[sha256], named[sha256] = pixels, name
     if small:
         note(f"left out: {_some(small)} smaller than {_LEAST_SIDE}x{_LEAST_SIDE}, e.g. {small[0]}")
     if len(unreadable) > len(chosen) / 10:
@@ -116,12 +118,19 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
     if len(pictures) < LEAST_IMAGES:
         twice = len(chosen) - len(unreadable) - len(small) - len(pictures)
         left_out = {"unreadable": len(unreadable), "too small": len(small), "equal to another": twice}
+        found = f"{len(pictures)} usable image{'s' * (len(pictures) != 1)}"
         why = ", ".join(f"{number} {what}" for what, number in left_out.items() if number)
         raise CalibrationError(
-            f"{folder}: {len(pictures)} usable images{f' ({why})' if why else ''}, at least {LEAST_IMAGES} are "
+            f"{folder}: {found}{f' ({why})' if why else ''}, at least {LEAST_IMAGES} are "
             f"needed of {_LEAST_SIDE}x{_LEAST_SIDE} or more; add photographs like those you will score"
         )
-    return pictures
+    large = {sha256: pixels for sha256, pixels in pictures.items() if min(pixels.shape[:2]) >= _SIDE}
+    if not LEAST_IMAGES <= len(large) < len(pictures):
+        return pictures
+    # A thumbnail among photographs would else decide the size of all crops.
+    others = [named[sha256] for sha256 in pictures if sha256 not in large]
+    note(f"left out: {_some(others)} smaller than {_SIDE}x{_SIDE}, as {len(large)} are not, e.g. {others[0]}")
+    return large
 
 
 def _some(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from .progress import Progress
 from .trt import Bounds, Log, build_plan
 from .trt_library import Library, find_library, gpu
 
-__all__ = ["EngineJob", "build_engine", "plan_engine"]
+__all__ = ["EngineJob", "build_engine", "executed", "plan_engine"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,13 @@ class EngineJob:
     """An engine that can be built as far as is known before there is a graph.
 
     library: what builds it. profiles: the shapes it will admit. device: the GPU it is built for, None for
-    plans that are tied to none. timings: content of the timing cache, None without one.
+    plans that are tied to none.
     """
 
     spec: EngineSpec
     library: Library
     profiles: tuple[Profile, ...]
     device: Gpu | None
-    timings: bytes | None
 
     def check(self, graph: Path, info: ModelInfo, overwrite: bool) -> None:
         """Raise SpecError if TensorRT takes no such graph, PublishError if what is in the engine's place must stay."""
@@ -78,8 +77,8 @@ def plan_engine(spec: EngineSpec, net: str, min_size: int) -> EngineJob:
     profiles = spec.profiles(net, min_size)
     library = find_library()
     library.check(spec)
-    timings = None if spec.timing_cache is None else _read_timings(spec.timing_cache)
-    return EngineJob(spec, library, profiles, gpu() if library.tied_to_gpu else None, timings)
+    _read_timings(spec.timing_cache)
+    return EngineJob(spec, library, profiles, gpu() if library.tied_to_gpu else None)
 
 
 def build_engine(
@@ -105,8 +104,9 @@ def build_engine(
     start = time.perf_counter()
     with progress.stage(f"building {target.name}", 100) as advance:
         bounds = [_bounds(info, profile) for profile in job.profiles]
+        timings = _read_timings(job.spec.timing_cache)  # as the build before this one left them
         try:
-            plan = build_plan(job.library, data, bounds, job.spec, Log(progress.detail), advance, job.timings)
+            plan = build_plan(job.library, data, bounds, job.spec, Log(progress.detail), advance, timings)
         except EngineError as error:
             raise EngineError(f"{error}; {kept_graph}") from error
     seconds = time.perf_counter() - start
@@ -163,7 +163,14 @@ def _manifest(
     }
 
 
-def _read_timings(path: Path) -> bytes:
+def executed(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest of an engine that was run: `found` says against what, on how many pairs, and its worst error."""
+    return {**manifest, "executed": True, "validated": dict(found)}
+
+
+def _read_timings(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
     try:
         if not path.parent.is_dir():
             raise EngineError(f"--timing-cache {path}: its folder does not exist; make it or choose another file")

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from lpips_runtime.contract import ModelInfo, is_sealed
 from lpips_runtime.errors import DamagedModelError, ForeignModelError
-from lpips_runtime.models import find_model, manifest_path, read_model
+from lpips_runtime.models import find_model, is_plan, manifest_path, read_model
 from lpips_runtime.providers import onnxruntime
 
 from .backbones import BACKBONES
@@ -195,7 +195,7 @@ def check(
     """
     progress = progress or Progress()
     path = find_model(model)
-    if path.suffix == ".engine":
+    if is_plan(path):
         raise ForeignModelError(f"{path}: is an engine, which shows its numbers only where it runs; check its graph")
     graph, info = _read(path)
     if not manifest_path(path).exists():

@@ -66,7 +66,9 @@ def _engine(manifest: Mapping) -> str:
     info = PlanInfo.from_manifest(manifest, manifest["file"])
     where = f" for {info.gpu}" if info.gpu else ""
     shapes = ", ".join(map(str, info.profiles))
-    return f"{info.flavour} {info.tensorrt}{where}, {shapes}; built, not executed"
+    found = manifest["validated"]
+    run = f"executed, {found['worst']:.1e} from {found['against']}" if manifest["executed"] else "built, not executed"
+    return f"{info.flavour} {info.tensorrt}{where}, {shapes}; {run}"
 
 
 def _table(trials: Sequence[Trial]) -> list[str]:
@@ -95,7 +97,10 @@ def _quantisation(manifest: Mapping) -> list[str]:
         f"Spearman {agreement['spearman']:.5f}, Kendall {agreement['kendall']:.4f}, "
         f"{agreement['triplets']:.2%} of the triplets in another order"
     ]
-    worst, error = Agreement(**agreement).worst_kind()
+    found = Agreement(**agreement)
+    worst, error = found.worst_kind()
+    if others := found.kinds_not_judged():
+        lines.append(f"  not judged by themselves, since hardly a pair reaches {SMALL:g}: {', '.join(others)}")
     lines.append(
         f"  worst kind {worst}: {error:.1%}; {agreement['small']} pairs below {SMALL:g} are "
         f"at most {agreement['small_error']:.4f} off: INT8 is not for nearly equal images"

@@ -23,6 +23,9 @@ from .providers import choose_gpu
 
 __all__ = ["LIBRARIES", "Engine", "Library"]
 
+# Compute capability from which on a hardware-compatible plan runs.
+_AMPERE = [8, 0]
+
 _AGAIN = "build it again with lpips-export --engine"
 
 
@@ -181,9 +184,10 @@ def _check_machine(path: Path, plan: PlanInfo, version: str, gpu: Gpu) -> None:
     # A version-compatible plan is read by its own TensorRT and by newer ones.
     fits = _numbers(version) >= _numbers(plan.tensorrt) if plan.version_compatible else version == plan.tensorrt
     promised = {"name": plan.gpu, "compute_capability": plan.compute_capability}
-    other_gpu = not plan.hardware_compatible and any(
-        value is not None and value != getattr(gpu, key) for key, value in promised.items()
-    )
+    if plan.hardware_compatible:
+        other_gpu = _numbers(gpu.compute_capability) < _AMPERE
+    else:
+        other_gpu = any(value is not None and value != getattr(gpu, key) for key, value in promised.items())
     differing = [what for what, differs in ((f"{title} version", not fits), ("GPU", other_gpu)) if differs]
     if differing:
         built_on = "" if plan.gpu is None else f" on {plan.gpu} ({plan.compute_capability})"

@@ -173,6 +173,11 @@ def test_both_inputs_get_the_shapes_in_the_order_of_the_graph(api: FakeTensorRT,
         ),
         ({"fails": {"network"}, "words": "wrong flags"}, "TensorRT makes no network: wrong flags; see its whole log"),
         (
+            {"fails": {"parser"}, "words": "no library"},
+            "TensorRT has no parser: no library; see its whole log with --debug",
+        ),
+        ({"fails": {"profile_made"}}, "TensorRT makes no profile: it does not say why; see its whole log"),
+        (
             {"fails": {"parse"}, "parser_errors": [parser_error("Not so\nIn f at x.cpp:1", "n1", "Conv")]},
             "TensorRT 11.4.0.106 does not take the graph: Conv n1: Not so; see its whole log with --debug",
         ),
@@ -188,6 +193,10 @@ def test_both_inputs_get_the_shapes_in_the_order_of_the_graph(api: FakeTensorRT,
         (
             {"fails": {"build"}, "words": "Error Code 1: Cuda Runtime (out of memory)"},
             "TensorRT did not build the engine: Error Code 1: Cuda Runtime (out of memory); lower --max, free",
+        ),
+        (
+            {"fails": {"build"}, "words": "Error Code 2: OutOfMemory (Requested size was 109883416 bytes.)"},
+            "TensorRT did not build the engine: Error Code 2: OutOfMemory; lower --max, free",
         ),
         (
             {"fails": {"build"}, "words": "Error Code 10: Could not find any implementation for node x."},
@@ -240,6 +249,12 @@ def test_timings_are_written_after_a_build_and_read_by_the_next(api: FakeTensorR
         graph.name,
         cache.name,
     ]
+
+
+def test_timings_that_it_does_not_give_are_an_error(monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
+    install(monkeypatch, fails={"serialize"})
+    with pytest.raises(EngineError, match="TensorRT does not give its timings: it does not say why"):
+        build(graph, timing_cache=graph.parent / "timings")
 
 
 @pytest.mark.parametrize("fails", [set(), {"create_timings"}, {"set_timings"}])

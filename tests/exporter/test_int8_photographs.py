@@ -1,9 +1,9 @@
 """What INT8 is promised to be on photographs and distortions that its export has not seen."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
+import needed
 import numpy as np
 import pytest
 
@@ -31,11 +31,8 @@ def linked(folder: Path, packages: dict[str, list[str]]) -> Path:
     """A folder with links to photographs of installed packages; skips where one is missing."""
     folder.mkdir()
     for package, names in packages.items():
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            pytest.skip(f"{names[0]} comes with {package}, which is not installed")
         for name in names:
-            (folder / Path(name).name).symlink_to(Path(found.submodule_search_locations[0], name))
+            (folder / Path(name).name).symlink_to(needed.file_of(package, name))
     return folder
 
 

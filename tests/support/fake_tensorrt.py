@@ -46,7 +46,7 @@ class FakeTensorRT(ModuleType):
         flags = {"STRONGLY_TYPED": 1} if version.startswith("10.") else {}
         self.NetworkDefinitionCreationFlag = SimpleNamespace(**flags)
         self.Builder = lambda logger: Builder(self, logger)
-        self.OnnxParser = lambda network, logger: Parser(self)
+        self.OnnxParser = lambda network, logger: Parser(self, logger)
 
     def answer(self, call: str, logger: Any, good: Any, bad: Any = None) -> Any:
         if call not in self.fails:
@@ -75,8 +75,8 @@ class Builder:
         self.config = Config(self.api, self.logger)
         return self.config
 
-    def create_optimization_profile(self) -> "OptimizationProfile":
-        return OptimizationProfile(self.api)
+    def create_optimization_profile(self) -> "OptimizationProfile | None":
+        return self.api.answer("profile_made", self.logger, OptimizationProfile(self.api))
 
     def build_serialized_network(self, network: object, config: "Config") -> bytes | None:
         monitor = config.progress_monitor
@@ -117,7 +117,9 @@ class Config:
             self.logger.log(Severity.WARNING, self.api.timings_complaint)
         if content and "create_timings" in self.api.fails:
             return None
-        return SimpleNamespace(content=content, serialize=lambda: b"timings of 11.4")
+        return SimpleNamespace(
+            content=content, serialize=lambda: self.api.answer("serialize", self.logger, b"timings of 11.4")
+        )
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         assert ignore_mismatch is False
@@ -135,8 +137,10 @@ class OptimizationProfile:
 
 
 class Parser:
-    def __init__(self, api: FakeTensorRT) -> None:
+    def __init__(self, api: FakeTensorRT, logger: Any) -> None:
         self.api = api
+        if api.answer("parser", logger, good=False, bad=True):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def parse(self, graph: bytes) -> bool:
         return "parse" not in self.api.fails
