@@ -80,7 +80,7 @@ def real_weights() -> Callable[[str], Path]:
         what = f"no {name} in $LPIPS_TEST_WEIGHTS_DIR or the user's cache (`make demo` fetches alex and vgg)"
         if net == "squeeze":  # which no index of packages brings
             pytest.skip(what)
-        needed.missing(what)
+        return needed.missing(what)
 
     return find
 
