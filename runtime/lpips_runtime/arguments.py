@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from . import pairs as sources
@@ -13,6 +14,7 @@ from .models import manifest_path
 from .providers import MAX_THREADS
 from .providers import parse as parse_provider
 from .results import FORMATS
+from .resume import RESUMABLE
 
 __all__ = ["check_options", "check_targets", "parse"]
 
@@ -25,6 +27,7 @@ examples:
   lpips-score originals/ decoded/ --format csv   two folders, matched by name
   lpips-score --pairs pairs.csv -o scores.jsonl --format jsonl
   lpips-score --all-pairs frames/                every image against every other
+  lpips-score --pairs pairs.csv -o scores.csv --format csv --resume       goes on where a run was stopped
   lpips-score a.png b.png --fail-above 0.1       exit code 1 if the distance is above 0.1
 
 exit codes: 0 fine; 1 a distance is above --fail-above; 2 the call was wrong; 3 a file could not be read or a pair
@@ -73,12 +76,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--threads", type=_count, metavar="N", help="threads of ONNX Runtime (default: its own choice)")
     model.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        metavar="N",
+        help="pairs of one size to score at once, at most (default: 16, fewer large ones)",
+    )
+    model.add_argument(
         "--trust-engine", action="store_true", help="open a version-compatible .engine file, which runs code of its own"
     )
     model.add_argument("--info", action="store_true", help="say what the model is, and exit")
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=list(FORMATS), default="text", help="default: text")
     output.add_argument("-o", "--output", metavar="FILE", help="write results there instead of stdout")
+    output.add_argument(
+        "--resume", action="store_true", help="go on with a CSV or JSONL file that a run left unfinished"
+    )
     output.add_argument("--layers", action="store_true", help="add each depth's share of the distance")
     output.add_argument("--heatmap", metavar="PATH", help="draw where they differ: a file for one pair, else a folder")
     output.add_argument("--fail-above", type=_limit, metavar="X", help="exit with 1 if any distance is above X")
@@ -90,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 to {MAX_THREADS}")
+    return int(text)
+
+
+def _batch_size(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= sources.MAX_BATCH:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pairs; give 1 to {sources.MAX_BATCH}")
     return int(text)
 
 
@@ -124,8 +142,19 @@ def check_options(options: argparse.Namespace) -> None:
     if len(given) != 1:
         what = f"not {' and '.join(given)} together" if given else "and nothing was given"
         raise UsageError(f"give REF DIST, --pairs FILE.csv or --all-pairs DIR, {what}; see lpips-score --help")
+    if options.resume:
+        _check_resume(options)
     if options.reference is not None and not options.distorted:
         raise UsageError(f"{options.reference}: nothing to compare it with; give REF DIST [DIST ...]")
+
+
+def _check_resume(options: argparse.Namespace) -> None:
+    if options.output is None or options.format not in RESUMABLE:
+        raise UsageError(f"--resume goes on with a file: give -o FILE and --format {' or '.join(RESUMABLE)}")
+    if os.path.exists(options.output) and not os.path.isfile(options.output):  # noqa: PTH110, PTH113 (no OSError)
+        raise UsageError(f"--resume: {options.output} is a device, a pipe or a folder; results are kept in a file")
+    if options.heatmap is not None:
+        raise UsageError("--resume goes on with numbers, not with pictures; leave out --heatmap")
 
 
 def check_targets(options: argparse.Namespace, model: Path) -> None:

@@ -20,10 +20,12 @@ from . import pairs as sources
 from .arguments import check_options, check_targets, parse
 from .errors import LpipsError, OutputError, PairingError, UsageError
 from .models import find_model
+from .notes import Notes
 from .output import open_output, reason
 from .pairs import Pair
 from .progress import ProgressBar
-from .results import FORMATS, Result, Summary, format_distance
+from .results import FORMATS, Summary, format_distance
+from .resume import RESUMABLE, Job
 
 if TYPE_CHECKING:
     from .scorer import Scorer
@@ -173,7 +175,7 @@ def _counted(found: Iterator[Pair]) -> tuple[Iterator[Pair], int]:
 
 
 def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: bool, options: argparse.Namespace) -> int:
-    summary, notes, bar = Summary(), _Notes(), ProgressBar(total if not single else None)
+    summary, notes = Summary(), Notes()
     rows_on_screen = options.output is None and sys.stdout is not None and sys.stdout.isatty()
     form = FORMATS[options.format]
     above = 0
@@ -188,9 +190,24 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
         draw = drawing.to_file(scorer.info, target) if single else drawing.to_folder(scorer.info, target, Path(base))
         pairs = pairs if single else drawing.outside(pairs, target)
     with ExitStack() as stack:
-        stream = stack.enter_context(open_output(options.output, atomic=form.atomic))
-        writer = form(stream, layers=options.layers, provenance=scorer.provenance, single=single)
-        results = stack.enter_context(closing(scorer.stream(pairs, maps=draw is not None)))
+        job = stack.enter_context(_job(scorer, pairs, options)) if _can_go_on(options) else None
+        resumed = False
+        if job is not None:
+            for result in job.earlier() if options.resume else ():
+                summary.add(result)
+                above += _is_above(result.distance, options.fail_above)
+            pairs, resumed = job.pairs, job.begin()
+        if resumed:
+            failed = f", {summary.failed} of which failed and stay so" if summary.failed else ""
+            _say(f"going on after {_count(summary.count)}{failed}")
+        bar = ProgressBar(total if not single else None, done=summary.count)
+        stream = stack.enter_context(open_output(options.output, atomic=form.atomic, append=resumed))
+        if job is not None and not resumed:
+            job.write_record()
+        writer = form(stream, layers=options.layers, provenance=scorer.provenance, single=single, resumed=resumed)
+        results = stack.enter_context(
+            closing(scorer.stream(pairs, maps=draw is not None, batch_size=options.batch_size))
+        )
         try:
             for result in results:
                 summary.add(result)
@@ -214,11 +231,13 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
             with suppress(OutputError, BrokenPipeError):
                 writer.finish(summary, complete=False)
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                _say(f"interrupted after {summary.count} pair{'s' * (summary.count != 1)}")
+                advice = "" if job is None else "; the same command with --resume goes on after them"
+                _say(f"interrupted after {_count(summary.count)}{advice}")
             raise
         bar.clear()
         writer.finish(summary, complete=broken is None)
-    notes.say()
+    for note in notes.lines():
+        _say(_one_line(note))
     if not single:
         _say(_summary_line(summary))
     if options.fail_above is not None and above:
@@ -238,9 +257,25 @@ def _score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: boo
     return 1 if above else 0
 
 
-def _is_above(distance: float, limit: float | None) -> bool:
+def _can_go_on(options: argparse.Namespace) -> bool:
+    """Whether a later run could go on with what this one writes."""
+    if options.output is None or options.format not in RESUMABLE or options.heatmap is not None:
+        return False
+    return os.path.isfile(options.output) or not os.path.exists(options.output)  # noqa: PTH110, PTH113 (no OSError)
+
+
+def _job(scorer: Scorer, pairs: Iterable[Pair], options: argparse.Namespace) -> Job:
+    made_by = {"background": options.background, **scorer.provenance}
+    return Job(options.output, options.format, layers=options.layers, made_by=made_by, pairs=pairs)
+
+
+def _is_above(distance: float | None, limit: float | None) -> bool:
     # As it is printed: the float32 behind 0.1 is larger than the float64, and a limit may be a number of ours.
-    return limit is not None and float(format_distance(distance)) > limit
+    return limit is not None and distance is not None and float(format_distance(distance)) > limit
+
+
+def _count(pairs: int) -> str:
+    return f"{pairs} pair{'s' * (pairs != 1)}"
 
 
 def _summary_line(summary: Summary) -> str:
@@ -248,25 +283,7 @@ def _summary_line(summary: Summary) -> str:
     failed = f", {summary.failed} failed" if summary.failed else ""
     if not scored:
         return f"nothing was scored{failed}"
-    return f"mean {summary.mean:.6g}, median {summary.median:.6g} over {scored} pair{'s' * (scored != 1)}{failed}"
-
-
-class _Notes:
-    """Remarks on images, each kind said once, with how many results it holds for."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[str, str, int]] = {}
-
-    def add(self, result: Result) -> None:
-        for note in dict.fromkeys(result.notes):
-            names = f"{result.reference}, {result.distorted}"
-            text, first, count = self._found.get(note.kind, (note.text, names, 0))
-            self._found[note.kind] = (text, first, count + 1)
-
-    def say(self) -> None:
-        for text, first, count in self._found.values():
-            more = f" and {count - 1} other pair{'s' * (count != 2)}" if count > 1 else ""
-            _say(_one_line(f"note: {first}{more}: {text}"))
+    return f"mean {summary.mean:.6g}, median {summary.median:.6g} over {_count(scored)}{failed}"
 
 
 def _write_info(scorer: Scorer, options: argparse.Namespace) -> None:

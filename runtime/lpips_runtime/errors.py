@@ -2,7 +2,8 @@
 
 LpipsError
 ├── UsageError              the call cannot be meant (also a ValueError)
-│   └── PairingError        a folder, list or table of pairs cannot be read as such
+│   ├── PairingError        a folder, list or table of pairs cannot be read as such
+│   └── ForeignResultError  a result file that is to be gone on with is not of this job
 ├── ModelError              the model cannot be used
 │   ├── ModelNotFoundError  (also a FileNotFoundError)
 │   ├── ForeignModelError   not ONNX, not exported by this project, of a newer contract, or for another TensorRT or GPU
@@ -24,6 +25,7 @@ from typing import ClassVar
 __all__ = [
     "DamagedModelError",
     "ForeignModelError",
+    "ForeignResultError",
     "ImageFileError",
     "ImageFormatError",
     "InputError",
@@ -53,6 +55,10 @@ class UsageError(LpipsError, ValueError):
 
 class PairingError(UsageError):
     """A folder, list or table of pairs cannot be read as such."""
+
+
+class ForeignResultError(UsageError):
+    """A result file that is to be gone on with was made by another job, another model or something else."""
 
 
 class ModelError(LpipsError):

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 from .errors import OutputError
 
-__all__ = ["TextSink", "open_output", "reason", "replacing"]
+__all__ = ["TextSink", "open_output", "reason", "replacing", "reported"]
 
 _AnyPath = str | os.PathLike[str]
 
@@ -78,7 +78,7 @@ def replacing(path: _AnyPath) -> Iterator[BinaryIO]:
     A device or a pipe is written directly. Raises OutputError if the file cannot be opened, closed or put in
     place; errors of writing are the block's own.
     """
-    with _reported(path):
+    with reported(path):
         in_place = Path(path).exists() and not Path(path).is_file()
     if in_place:
         with _opened(path, "wb", path) as file:
@@ -89,7 +89,7 @@ def replacing(path: _AnyPath) -> Iterator[BinaryIO]:
     try:
         with _opened(temporary, "xb", path) as file:
             yield file
-        with _reported(path):
+        with reported(path):
             temporary.replace(target)
     finally:
         with suppress(OSError):
@@ -103,7 +103,7 @@ def _standard_output() -> Iterator[TextSink]:
     if not hasattr(sys.stdout, "buffer"):  # a notebook's, or a StringIO
         yield sys.stdout
         return
-    with _reported("standard output"):
+    with reported("standard output"):
         sys.stdout.flush()
     stream = _Utf8(sys.stdout.buffer, "standard output")
     try:
@@ -122,7 +122,7 @@ def _give_up_standard_output() -> None:
 
 @contextmanager
 def _opened(path: _AnyPath, mode: str, shown: _AnyPath) -> Iterator[BinaryIO]:
-    with _reported(shown):
+    with reported(shown):
         file: Any = open(path, mode)  # noqa: SIM115
     try:
         yield file
@@ -130,12 +130,13 @@ def _opened(path: _AnyPath, mode: str, shown: _AnyPath) -> Iterator[BinaryIO]:
         with suppress(OSError):  # a second failure, of the flush at closing, would hide the first
             file.close()
         raise
-    with _reported(shown):
+    with reported(shown):
         file.close()
 
 
 @contextmanager
-def _reported(shown: _AnyPath) -> Iterator[None]:
+def reported(shown: _AnyPath) -> Iterator[None]:
+    """Turn an OSError of the block into an OutputError that names what was to be written."""
     try:
         yield
     except OSError as error:

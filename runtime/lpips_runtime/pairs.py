@@ -19,7 +19,7 @@ from typing import BinaryIO
 from .contract import DISTORTED, REFERENCE
 from .errors import PairingError
 
-__all__ = ["SUFFIXES", "Pair", "all_pairs", "csv_pairs", "file_pairs", "folder_pairs", "images_in"]
+__all__ = ["MAX_BATCH", "SUFFIXES", "Pair", "all_pairs", "csv_pairs", "file_pairs", "folder_pairs", "images_in"]
 
 # The same as images.EXTENSIONS (a test compares them), which would bring Pillow along.
 SUFFIXES = (
@@ -35,6 +35,9 @@ SUFFIXES = (
     ".jpe",
     ".mpo",
 )
+
+# Pairs that can be asked to be scored at once; twice as many small ones are decoded ahead.
+MAX_BATCH = 1024
 
 # No honest line is longer. Without a limit a file with no line ends, say /dev/zero, would fill the memory.
 _LINE_BYTES = 1 << 20
@@ -270,7 +273,12 @@ def _open(title: str, source: str) -> AbstractContextManager[BinaryIO]:
         stdin = getattr(sys.stdin, "buffer", None)
         if stdin is None:
             raise PairingError(f"{title}: is closed or no byte stream; name a file instead of -")
-        return nullcontext(stdin)
+        try:
+            # A reader of our own: a thread that waits for a line holds its lock, and at the interpreter's exit Python
+            # dies of being unable to lock sys.stdin.
+            return open(stdin.fileno(), "rb", closefd=False)
+        except OSError:  # no file: what stands in for standard input in this process
+            return nullcontext(stdin)
     try:
         return open(source, "rb")
     except IsADirectoryError as error:

@@ -13,11 +13,14 @@ _INTERVAL = 0.1  # seconds between two drawings
 
 
 class ProgressBar:
-    """Counts to `total`, or just counts where that is not known. Draws nothing before half a second has passed."""
+    """Counts to `total`, or just counts where that is not known. Draws nothing before half a second has passed.
 
-    def __init__(self, total: int | None) -> None:
+    done: what was counted earlier, and took none of the time.
+    """
+
+    def __init__(self, total: int | None, done: int = 0) -> None:
         self._total = total
-        self._count = 0
+        self._done = self._count = done
         self._start = time.monotonic()
         self._drawn = self._start + 0.5 - _INTERVAL
         self._visible = False
@@ -42,7 +45,7 @@ class ProgressBar:
             self._drawn = self._start
 
     def _line(self, seconds: float) -> str:
-        rate = self._count / seconds
+        rate = (self._count - self._done) / seconds
         if not self._total:
             return f"{self._count} pairs, {rate:.1f}/s"
         filled = min(_WIDTH, _WIDTH * self._count // self._total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +18,16 @@ from .contract import ModelInfo
 from .engine import Engine
 from .errors import DamagedModelError, UsageError
 from .models import find_model, is_plan
+from .pairs import MAX_BATCH
 from .session import Session
 from .upsample import spatial_map
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .pairs import Pair
     from .results import Result
 
-__all__ = ["Detail", "ImageLike", "Scorer"]
+__all__ = ["Detail", "ImageLike", "Scorer", "mean_shares"]
 
 ImageLike = str | os.PathLike[str] | np.ndarray
 
@@ -53,6 +55,15 @@ class Detail:
         """
         return spatial_map(self.depths, self.height, self.width)
 
+    def pair(self, k: int) -> Detail:
+        """That of pair k alone, N = 1; it shares the memory of this one."""
+        return replace(
+            self,
+            distance=self.distance[k : k + 1],
+            layers=self.layers[k : k + 1],
+            depths=tuple(depth[k : k + 1] for depth in self.depths),
+        )
+
 
 class Scorer:
     """LPIPS between images, by an exported graph.
@@ -68,8 +79,9 @@ class Scorer:
     of its own on this machine.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
-    with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy
-    opens the model anew.
+    with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads and event loops at
+    once, and be pickled: the copy opens the model anew. In a process that was forked off, ONNX Runtime's threads are
+    missing: it scores there, but with one thread; open another Scorer in it, or spawn it.
 
     Raises ModelError, ProviderError or UsageError on opening, InputError for what cannot be scored, ShapeError, which
     is one, for images of a size that an engine was not built for.
@@ -93,6 +105,7 @@ class Scorer:
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
         self._session: Session | Engine | None = _opened(self._path, provider, threads, trust_engine)
+        self._workers = Workers()
 
     def __reduce__(self) -> tuple:
         return _reopen, (self._path, self._arguments)
@@ -104,8 +117,9 @@ class Scorer:
         self.close()
 
     def close(self) -> None:
-        """Release the graph. Scoring afterwards raises UsageError."""
+        """Release the graph. What is being scored comes to its end; scoring afterwards raises UsageError."""
         self._session = None
+        self._workers.let_go()
 
     @property
     def _open(self) -> Session | Engine:
@@ -175,28 +189,54 @@ class Scorer:
         """Distance, layers and map of one run; N is 1 for single images."""
         return self.run(*self._load_pair(reference, distorted, value_range))
 
+    async def ascore(
+        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+    ) -> float | np.ndarray:
+        """`score` in a thread of the Scorer's own, so that the event loop goes on.
+
+        Any number may be awaited at once; as many as there are cores are loaded and scored at a time. One that is
+        cancelled before its turn is never scored, later its number is dropped.
+        """
+        _ = self._open
+        return await self._workers.call(self.score, reference, distorted, value_range=value_range)
+
+    async def adetail(
+        self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
+    ) -> Detail:
+        """`detail`, as ascore."""
+        _ = self._open
+        return await self._workers.call(self.detail, reference, distorted, value_range=value_range)
+
     def stream(
         self,
         pairs: Iterable[Pair | tuple[str | os.PathLike[str], str | os.PathLike[str]]],
         *,
         maps: bool = False,
+        batch_size: int | None = None,
     ) -> Generator[Result]:
-        """Score any number of pairs of files, in order, decoding ahead; a pair that fails is a Result with its error.
+        """Score any number of pairs of files, in order; a pair that fails is a Result with its error.
+
+        Decoding runs ahead, and pairs of one size are scored together, whatever lies between them: at most 16 and half
+        a megapixel, or as many as `batch_size` (1 to 1024) says. Fewer where memory runs short, and where `pairs`,
+        which is iterated in a thread of its own, keeps the stream waiting. Memory does not grow with the stream.
 
         maps: keep each Result's `detail` and `pixels` too, for heatmaps.
         """
         from .stream import score_stream
 
         _ = self._open  # a closed one says so here, not in every result
-        return score_stream(self, pairs, background=self._background, maps=maps)
+        if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= MAX_BATCH):
+            raise UsageError(f"batch_size is {batch_size!r}, it must be a whole number from 1 to {MAX_BATCH}")
+        return score_stream(self, pairs, background=self._background, maps=maps, batch_size=batch_size)
 
     def run(self, reference: Batch, distorted: Batch, *, depths: bool = True) -> Detail:
-        """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps."""
+        """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps.
+
+        On the CPU a pair has the same numbers, to the bit, in whatever batch it is scored.
+        """
         session = self._open
         check_pair(reference, distorted, session.info.min_size, session.info.net)
-        names = [contract.DISTANCE, contract.LAYERS]
-        if depths:
-            names += [contract.depth(k) for k in range(session.depths)]
+        names = [contract.DISTANCE, contract.LAYERS, *(contract.depth(k) for k in range(session.depths))]
         tensors = {
             contract.REFERENCE: to_tensor(reference, session.info.input),
             contract.DISTORTED: to_tensor(distorted, session.info.input),
@@ -204,7 +244,14 @@ class Scorer:
         distance, layers, *maps = session.run(tensors, names)
         if fault := _fault(reference.count, session.depths, distance, layers, maps):
             raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
-        return Detail(distance, layers, tuple(maps), reference.height, reference.width)
+        shares = mean_shares(maps)
+        return Detail(
+            shares.sum(axis=1).astype(np.float32),
+            shares.astype(np.float32),
+            tuple(maps) if depths else (),
+            reference.height,
+            reference.width,
+        )
 
     def _load_pair(
         self, reference: ImageLike, distorted: ImageLike, value_range: tuple[float, float] | None
@@ -213,6 +260,16 @@ class Scorer:
             self.load(reference, "reference", value_range=value_range),
             self.load(distorted, "distorted", value_range=value_range),
         )
+
+
+def mean_shares(depths: Sequence[np.ndarray]) -> np.ndarray:
+    """Each depth's share of the distance, float64 [N, L]: the means of the depths, float32 [N, h_k, w_k].
+
+    The graph's own `distance` and `layers` are these, but ONNX Runtime's CPU provider sums in an order that depends on
+    the size of the batch: their last digit changed with the pairs that were scored beside one.
+    """
+    # Widened first: numpy widens piece by piece in a sum, and where the pieces end depends on the batch too.
+    return np.stack([depth.reshape(len(depth), -1).astype(np.float64).mean(axis=1) for depth in depths], axis=1)
 
 
 def _opened(path: Path, provider: str, threads: int | None, trust_engine: bool) -> Session | Engine:

@@ -1,112 +1,120 @@
-"""Pairs in, results out, in order: decoding runs ahead of scoring."""
+"""Pairs in, results out, in order: decoding runs ahead of scoring, and pairs of one size are scored together."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+import math
+from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+
+import numpy as np
 
 from .arrays import as_batch
 from .errors import LpipsError, UsageError
-from .images import Image, load_image
-from .pairs import Pair
+from .images import load_image
+from .lookahead import AnyPair, Entry, Lookahead
 from .results import Result
 
 if TYPE_CHECKING:
-    from .scorer import Scorer
+    from .pairs import Pair
+    from .scorer import Detail, Scorer
 
 __all__ = ["score_stream"]
 
-# Decoding threads, and pairs decoded ahead of the one that is scored: enough to hide decoding, few enough that
-# memory stays flat however long the stream is.
-_DECODERS = 2
-_AHEAD = 4
-
-_AnyPath = str | os.PathLike[str]
+# Pairs that are scored at once, and pixels of one side of them all, unless the caller says how many: about the least
+# with which each net is as fast as with more (python -m benchmarks.throughput --batches).
+_PAIRS = 16
+_PIXELS = 2**19
 
 
 def score_stream(
     scorer: Scorer,
-    pairs: Iterable[Pair | tuple[_AnyPath, _AnyPath]],
+    pairs: Iterable[AnyPair],
     *,
     background: tuple[int, int, int] | None = None,
     maps: bool = False,
+    batch_size: int | None = None,
 ) -> Generator[Result]:
-    """Score pairs of files one after the other; see Scorer.stream.
+    """Score pairs of files, those of one size together; see Scorer.stream.
 
     What goes wrong with one pair is that pair's Result; what goes wrong with `pairs` itself (a table that turns out
     to be broken half way) is raised after the results of all pairs before it.
     """
-    pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="lpips-decode")
-    # An image that several waiting pairs share, such as the reference of them all, is decoded once.
-    shared: WeakValueDictionary[Path, Future[Image]] = WeakValueDictionary()
-
-    def decode(path: Path) -> Future[Image]:
-        future = shared.get(path)
-        if future is None:
-            future = shared[path] = pool.submit(load_image, path, background=background)
-        return future
-
-    source = iter(pairs)
-    waiting: deque[tuple[Pair, list[Future[Image]]]] = deque()
-    broken: Exception | None = None
-    exhausted = False
-    try:
-        while waiting or not exhausted:
-            while not exhausted and len(waiting) <= _AHEAD:
-                try:
-                    pair = _as_pair(next(source))
-                except StopIteration:
-                    exhausted = True
-                except Exception as error:  # noqa: BLE001  whatever the caller's own iterator raises
-                    broken, exhausted = error, True
-                else:
-                    sides = (pair.reference_path, pair.distorted_path) if pair.error is None else ()
-                    waiting.append((pair, [decode(path) for path in sides]))
-            if waiting:
-                yield _result(scorer, *waiting.popleft(), maps=maps)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    if broken is not None:
-        raise broken
+    batches = _Batches(scorer, batch_size, maps=maps)
+    with Lookahead(pairs, partial(load_image, background=background), room=batches.room) as ahead:
+        while batch := ahead.next_batch(batches.most):
+            if batch[0].images:
+                batches.score(batch)
+            else:
+                batch[0].result = _unread(batch[0])
+            for entry in batch:
+                entry.release()
+            yield from ahead.finished()
 
 
-def _as_pair(pair: Pair | tuple[_AnyPath, _AnyPath]) -> Pair:
-    if isinstance(pair, Pair):
-        return pair
-    try:
-        reference, distorted = pair
-        return Pair(os.fspath(reference), os.fspath(distorted), Path(reference), Path(distorted))
-    except (TypeError, ValueError):
-        raise UsageError(f"{str(pair)[:100]} is no pair; give a Pair, or the paths of two image files") from None
+class _Batches:
+    """Scores decoded pairs of one size together, and learns how many of them fit into memory."""
+
+    def __init__(self, scorer: Scorer, batch_size: int | None, *, maps: bool) -> None:
+        self._scorer = scorer
+        self._maps = maps
+        self._pairs, self._pixels = (_PAIRS, _PIXELS) if batch_size is None else (batch_size, math.inf)
+        # Pairs in the window: enough for batches of several sizes side by side.
+        self.room = max(4 * _PAIRS, 2 * self._pairs)
+
+    def most(self, height: int, width: int) -> int:
+        """How many pairs of this size to score at once."""
+        return int(max(1, min(self._pairs, self._pixels // (height * width))))
+
+    def score(self, batch: Sequence[Entry]) -> bool:
+        """Give each pair its result; -> whether none failed.
+
+        What fails together is tried again in halves, so that one bad pair takes no other down. If all of it comes out
+        then, it was too much at once, for the memory say, and later batches are as small.
+        """
+        try:
+            detail = self._run(batch)
+        except (LpipsError, MemoryError) as error:
+            if len(batch) == 1 or isinstance(error, UsageError):
+                batch[0].result = _failed(batch[0].pair, error)
+                return False
+        else:
+            for k, entry in enumerate(batch):
+                entry.result = self._result(entry, detail.pair(k))
+            return True
+        # Out here the error is gone, and with its frames what they held of the memory.
+        smaller, larger = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        both_fine = self.score(smaller) & self.score(larger)
+        if both_fine:
+            height, width, _ = batch[0].images[0].pixels.shape
+            self._pixels = min(self._pixels, len(larger) * height * width)
+        return both_fine
+
+    def _run(self, batch: Sequence[Entry]) -> Detail:
+        sides = [[entry.images[side].pixels for entry in batch] for side in (0, 1)]
+        reference, distorted = (
+            as_batch(np.stack(pixels) if len(pixels) > 1 else pixels[0], name)
+            for pixels, name in zip(sides, ("reference", "distorted"), strict=True)
+        )
+        return self._scorer.run(reference, distorted, depths=self._maps)
+
+    def _result(self, entry: Entry, detail: Detail) -> Result:
+        reference, distorted = entry.images
+        return Result(
+            entry.pair.reference,
+            entry.pair.distorted,
+            float(detail.distance[0]),
+            layers=tuple(map(float, detail.layers[0])),
+            notes=(*reference.notes, *distorted.notes),
+            detail=detail if self._maps else None,
+            pixels=distorted.pixels if self._maps else None,
+        )
 
 
-def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: bool) -> Result:
-    if pair.error is not None:
-        return Result(pair.reference, pair.distorted, None, pair.error)
-    for future in decoding:
-        # Not raised: pairs that share an image share its exception, whose traceback would grow with each of them.
-        if (error := future.exception()) is not None:
-            return _failed(pair, error)
-    images = [future.result() for future in decoding]
-    try:
-        batches = [as_batch(image.pixels, name) for image, name in zip(images, ("reference", "distorted"), strict=True)]
-        detail = scorer.run(*batches, depths=maps)
-    except (LpipsError, MemoryError) as error:
-        return _failed(pair, error)
-    return Result(
-        pair.reference,
-        pair.distorted,
-        float(detail.distance[0]),
-        layers=tuple(map(float, detail.layers[0])),
-        notes=(*images[0].notes, *images[1].notes),
-        detail=detail if maps else None,
-        pixels=images[1].pixels if maps else None,
-    )
+def _unread(entry: Entry) -> Result:
+    if entry.error is not None:
+        return _failed(entry.pair, entry.error)
+    return Result(entry.pair.reference, entry.pair.distorted, None, entry.pair.error)
 
 
 def _failed(pair: Pair, error: BaseException) -> Result:

@@ -19,6 +19,7 @@ from score_command import COMMAND, Run, command, full_disk
 from lpips_runtime import Scorer, progress
 from lpips_runtime.cli import main
 from lpips_runtime.results import FORMATS
+from lpips_runtime.resume import RESUMABLE
 
 # Outputs that fail
 
@@ -101,13 +102,13 @@ def again(name: str, times: int) -> str:
     return f"../{Path.cwd().name}/" * times + name
 
 
-# So many results come out while the table's reader waits for row 11: the stream is four pairs ahead.
-FED, DONE = 10, 6
+# All that was fed comes out while the table's reader waits for another row; the last of them fails.
+DONE = 10
 
 
 @pytest.fixture
 def waiting(here: Path, quick_model: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts the command on a table that never ends, and returns once the pair DONE, which fails, was reported."""
+    """Starts the command on a table that never ends; returns once its last pair so far, which fails, was reported."""
     running = []
 
     def start(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
@@ -122,11 +123,11 @@ def waiting(here: Path, quick_model: Path) -> Iterator[Callable[..., "subprocess
         running.append(process)
         assert process.stdin is not None
         assert process.stderr is not None
-        names = [again("gone.png" if k == DONE else "b.png", k) for k in range(1, FED + 1)]
+        names = [again("gone.png" if k == DONE else "b.png", k) for k in range(1, DONE + 1)]
         process.stdin.write("reference,distorted\n" + "".join(f"a.png,{name}\n" for name in names))
         process.stdin.flush()
         assert process.stderr.readline().startswith("error: a.png, ")
-        time.sleep(0.1)  # until it waits for row 11
+        time.sleep(0.1)  # until it waits for the next row
         return process
 
     yield start
@@ -149,7 +150,9 @@ def test_a_run_that_is_stopped_keeps_its_rows(
     process = waiting("--format", form, *(["-o", "out"] * to_file))
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, f"interrupted after {DONE} pairs\n")
+    resumable = to_file and form in RESUMABLE
+    advice = "; the same command with --resume goes on after them" if resumable else ""
+    assert (process.returncode, err) == (code, f"interrupted after {DONE} pairs{advice}\n")
     if to_file:
         assert out == ""
         out = Path("out").read_text()
@@ -160,7 +163,13 @@ def test_a_run_that_is_stopped_keeps_its_rows(
     else:
         assert len(out.splitlines()) == {"text": DONE - 1, "csv": DONE + 1, "jsonl": DONE}[form]
         assert out.endswith("\n")
-    assert sorted(path.name for path in Path().iterdir()) == ["a.png", "b.png", "c.png", "out"]
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "out",
+        *["out.job.json"] * resumable,
+    ]
 
 
 def test_a_second_ctrl_c_ends_it_too(waiting: Callable[..., "subprocess.Popen[str]"]) -> None:

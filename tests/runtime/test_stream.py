@@ -1,12 +1,17 @@
 """score_stream: pairs in, results out, in order, with memory and files touched as little as promised."""
 
 import gc
+import queue
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_files
@@ -15,10 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from lpips_runtime import Pair, Scorer, stream
-from lpips_runtime.errors import DamagedModelError, PairingError, UsageError
+from lpips_runtime import Detail, Pair, Result, Scorer, lookahead, stream
+from lpips_runtime.arrays import Batch
+from lpips_runtime.errors import DamagedModelError, PairingError, ProviderError, UsageError
 from lpips_runtime.images import load_image
-from lpips_runtime.stream import _AHEAD, score_stream
+from lpips_runtime.stream import _PAIRS as BATCH
+from lpips_runtime.stream import score_stream
+
+WINDOW = 4 * BATCH
 
 Models = Callable[[str], Path]
 
@@ -54,7 +63,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def decoders() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("lpips-decode")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lpips-")]
 
 
 # Results
@@ -174,7 +183,7 @@ def test_any_list_gives_as_many_results_in_its_order(
 
 
 @pytest.mark.parametrize("error", [PairingError("table.csv, line 9: not UTF-8"), OSError("disk"), KeyError("row")])
-@pytest.mark.parametrize("good", [0, 1, _AHEAD, 12])
+@pytest.mark.parametrize("good", [0, 1, 12, WINDOW + 1])
 def test_what_breaks_the_pairs_comes_after_all_earlier_results(
     scorer: Scorer, folder: Path, error: Exception, good: int
 ) -> None:
@@ -236,9 +245,9 @@ def test_pairs_are_taken_only_a_few_ahead(scorer: Scorer, folder: Path) -> None:
             yield folder / "0.png", folder / "1.png"
 
     results = scorer.stream(pairs())
-    for count in range(1, 30):
+    for count in range(1, 200):
         next(results)
-        assert taken <= count + _AHEAD
+        assert taken <= count + WINDOW
     results.close()
 
 
@@ -261,7 +270,7 @@ def test_a_reference_that_cannot_be_read_is_tried_once_and_reported_for_all(
 def test_an_image_no_longer_needed_is_let_go(scorer: Scorer, folder: Path, loads: Counter[str]) -> None:
     def pairs() -> Iterator[tuple[Path, Path]]:
         yield folder / "0.png", folder / "1.png"
-        for k in range(20):
+        for k in range(WINDOW + BATCH):
             yield folder / "2.png", folder / f"{3 + k % 7}.png"
         yield folder / "0.png", folder / "1.png"
 
@@ -273,16 +282,16 @@ def test_an_image_no_longer_needed_is_let_go(scorer: Scorer, folder: Path, loads
 def test_memory_does_not_grow_with_the_stream(scorer: Scorer, folder: Path, reference: str) -> None:
     """bad.png: the one exception that all pairs share must not gather a traceback from each."""
 
-    pairs = ((folder / reference, folder / f"{k % 10}.png") for k in range(1300))
+    pairs = ((folder / reference, folder / f"{k % 10}.png") for k in range(2300))
     results = scorer.stream(pairs)
     for _ in range(200):
         next(results)
     tracemalloc.start()
     try:
-        for _ in range(1000):
+        for _ in range(2000):
             next(results)
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] < 150_000  # one image takes 3 kB, so that all would take 3 MB
+        assert tracemalloc.get_traced_memory()[0] < 800_000  # one image takes 3 kB, so that all would take 6 MB
     finally:
         tracemalloc.stop()
 
@@ -318,10 +327,291 @@ def test_streams_can_run_side_by_side(scorer: Scorer, folder: Path) -> None:
 
 
 def test_decoding_runs_while_a_result_is_looked_at(scorer: Scorer, folder: Path, loads: Counter[str]) -> None:
-    results = scorer.stream((folder / f"{k}.png", folder / "0.png") for k in range(10))
+    # Each under another path, or they would be decoded once.
+    pairs = ((folder, Path(folder, *["..", folder.name] * k)) for k in range(1, 3 * WINDOW))
+    with closing(scorer.stream((a / "0.png", b / "1.png") for a, b in pairs)) as results:
+        next(results)
+        deadline = time.monotonic() + 10
+        while loads["1.png"] < WINDOW and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert WINDOW <= loads["1.png"] <= WINDOW + 1
+
+
+# Batches
+
+
+class Recorder:
+    """Stands before a scorer, notes the size of each batch and the height of its images, and fails where told to."""
+
+    def __init__(self, scorer: Scorer, fails: Callable[[Batch, Batch], Exception | None] = lambda *_: None) -> None:
+        self.scorer = scorer
+        self.batches: list[tuple[int, int]] = []
+        self._fails = fails
+
+    def run(self, reference: Batch, distorted: Batch, *, depths: bool = True) -> Detail:
+        self.batches.append((reference.count, reference.height))
+        if error := self._fails(reference, distorted):
+            raise error
+        return self.scorer.run(reference, distorted, depths=depths)
+
+    def stream(self, pairs: Iterable[tuple[Path, Path]], **options: Any) -> list[Result]:
+        return list(score_stream(self, pairs, **options))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches do not depend on how busy the machine is."""
+    monkeypatch.setattr(lookahead, "_PATIENCE", 10)
+
+
+@pytest.fixture
+def recorder(quick_model: Path, patient: None) -> Recorder:
+    return Recorder(Scorer(quick_model))
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images {side}_{k}.png, k from 0 to 9."""
+    folder = tmp_path_factory.mktemp("sizes")
+    for side in (16, 20, 24, 362, 513, 725):
+        for k in range(10 if side < 300 else 2):
+            pixels = np.random.default_rng(k).integers(0, 256, (side, side, 3), dtype=np.uint8)
+            PILImage.fromarray(pixels).save(folder / f"{side}_{k}.png", compress_level=0)
+    return folder
+
+
+def test_pairs_of_one_size_are_scored_together_whatever_lies_between(recorder: Recorder, sizes: Path) -> None:
+    names = [(f"{side}_{k % 10}.png", f"{side}_{(k + 1) % 10}.png") for k in range(16) for side in (16, 20, 24)]
+    pairs = [(sizes / a, sizes / b) for a, b in names]
+    results = recorder.stream(pairs)
+    assert recorder.batches == [(16, 16), (16, 20), (16, 24)]
+    assert [result.distance for result in results] == [recorder.scorer.score(a, b) for a, b in pairs]
+
+
+def test_failures_do_not_part_a_batch(recorder: Recorder, folder: Path) -> None:
+    pairs = [(folder / f"{name}.png", folder / "1.png") for k in range(8) for name in (k, "bad", "gone", "large")]
+    assert [result.error is None for result in recorder.stream(pairs)] == [True, False, False, False] * 8
+    assert recorder.batches == [(8, 32), *[(1, 40)] * 8]
+
+
+@pytest.mark.parametrize(("side", "batch"), [(16, 16), (362, 4), (513, 1), (725, 1)])
+def test_the_larger_the_images_the_smaller_the_batch(recorder: Recorder, sizes: Path, side: int, batch: int) -> None:
+    recorder.stream([(sizes / f"{side}_0.png", sizes / f"{side}_1.png")] * 16)
+    assert recorder.batches == [(batch, side)] * (16 // batch)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batch_size_says_how_many(recorder: Recorder, sizes: Path, batch_size: int) -> None:
+    recorder.stream([(sizes / "16_0.png", sizes / "16_1.png")] * 240, batch_size=batch_size)
+    assert [count for count, _ in recorder.batches] == {1: [1] * 240, 3: [3] * 80, 100: [100, 100, 40]}[batch_size]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1025, 1.5, "8"])
+def test_a_batch_size_that_is_none(scorer: Scorer, batch_size: Any) -> None:
+    with pytest.raises(UsageError, match=f"batch_size is {batch_size!r}, it must be a whole number from 1 to 1024"):
+        scorer.stream([], batch_size=batch_size)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from([16, 20, 24]), *[st.integers(0, 9)] * 2), max_size=100), st.integers(1, 7))
+def test_a_pair_has_the_same_numbers_in_any_batch(
+    quick_model: Path, sizes: Path, rows: list[tuple[int, int, int]], batch_size: int
+) -> None:
+    pairs = [(sizes / f"{side}_{a}.png", sizes / f"{side}_{b}.png") for side, a, b in rows]
+    scorer = Scorer(quick_model)
+    assert list(scorer.stream(pairs, batch_size=batch_size)) == list(scorer.stream(pairs, batch_size=1))
+
+
+@pytest.mark.parametrize("name", ["alex", "squeeze_baseline", "alex_uint8"])
+def test_real_nets_give_a_pair_the_same_numbers_in_any_batch(models: Models, name: str) -> None:
+    chance = np.random.default_rng(1)
+    references = chance.integers(0, 256, (7, 45, 50, 3), dtype=np.uint8)
+    distorted = np.clip(references + chance.integers(-30, 30, references.shape), 0, 255).astype(np.uint8)
+    with Scorer(models(name)) as scorer:
+        together = scorer.detail(references, distorted)
+        for k in range(7):
+            alone = scorer.detail(references[k], distorted[k])
+            assert alone.distance[0] == together.distance[k]
+            np.testing.assert_array_equal(alone.layers[0], together.layers[k])
+            np.testing.assert_array_equal(alone.map[0], together.pair(k).map[0])
+
+
+def too_many(most: int, error: Exception) -> Callable[[Batch, Batch], Exception | None]:
+    return lambda reference, _: error if reference.count > most else None
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("error", [MemoryError(), ProviderError("Failed to allocate memory")])
+def test_a_batch_too_large_for_the_memory_is_halved_and_so_are_later_ones(
+    quick_model: Path, sizes: Path, error: Exception
+) -> None:
+    recorder = Recorder(Scorer(quick_model), too_many(5, error))
+    results = recorder.stream([(sizes / "16_0.png", sizes / "16_1.png")] * 48)
+    assert all(result.error is None for result in results)
+    counts = [count for count, _ in recorder.batches]
+    assert counts[:7] == [16, 8, 4, 4, 8, 4, 4]
+    assert set(counts[7:]) == {4}
+
+
+@pytest.mark.usefixtures("patient")
+def test_after_that_batches_of_larger_images_are_smaller_still(quick_model: Path, sizes: Path) -> None:
+    recorder = Recorder(Scorer(quick_model), too_many(8, MemoryError()))
+    recorder.stream([(sizes / f"{side}_0.png", sizes / f"{side}_1.png") for side in [16] * 16 + [24] * 16])
+    assert recorder.batches == [(16, 16), (8, 16), (8, 16), *[(3, 24)] * 5, (1, 24)]
+
+
+def test_a_pair_that_does_not_fit_alone_is_that_pairs_failure(quick_model: Path, sizes: Path) -> None:
+    recorder = Recorder(Scorer(quick_model), too_many(0, MemoryError()))
+    results = recorder.stream([(sizes / "16_0.png", sizes / "16_1.png")] * 3)
+    assert [result.error for result in results] == ["not enough memory"] * 3
+
+
+@pytest.mark.usefixtures("patient")
+def test_one_bad_pair_takes_no_other_of_its_batch_down_and_batches_stay_large(quick_model: Path, sizes: Path) -> None:
+    bad = np.asarray(PILImage.open(sizes / "16_7.png"))
+
+    def fails(reference: Batch, _: Batch) -> Exception | None:
+        return ProviderError("no") if (reference.pixels == bad).all(axis=(1, 2, 3)).any() else None
+
+    recorder = Recorder(Scorer(quick_model), fails)
+    results = recorder.stream([(sizes / f"16_{k}.png", sizes / "16_1.png") for k in [*range(10), *[0] * 22]])
+    assert [result.error is None for result in results] == [k != 7 for k in range(32)]
+    assert results[7].error == "no"
+    assert recorder.batches[-1] == (16, 16)
+
+
+def test_little_memory_for_real_halves_the_batch(models: Models, tmp_path: Path) -> None:
+    """In a process that may take a little more than it has: ONNX Runtime runs short with 16 pairs, not with one."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "RLIMIT_AS") or not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc and a limit of the address space")
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    for name in "ab":
+        PILImage.fromarray(pixels[::-1] if name == "b" else pixels).save(tmp_path / f"{name}.png")
+    program = """
+import resource, sys
+from lpips_runtime import Scorer, lookahead
+lookahead._PATIENCE = 10
+model, small, a, b = sys.argv[1:]
+counts = []
+class Counted(Scorer):
+    def run(self, reference, distorted, **options):
+        counts.append(reference.count)
+        return super().run(reference, distorted, **options)
+scorer = Counted(model, provider="cpu", threads=1)
+alone = scorer.score(a, b)
+results = scorer.stream([(small, small)] + [(a, b)] * 48, batch_size=16)
+assert next(results).distance == 0  # all threads run
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 60 * 2**20,) * 2)
+del counts[:]
+assert [result.distance for result in results] == [alone] * 48
+assert counts[0] == 16 and max(counts[-3:]) < 16, counts
+"""
+    PILImage.fromarray(pixels[:40, :40]).save(tmp_path / "small.png")
+    files = [tmp_path / f"{name}.png" for name in ("small", "a", "b")]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(models("alex")), *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+# Sources that block
+
+
+class Pipe:
+    """An iterable of pairs that blocks until it is given some."""
+
+    def __init__(self) -> None:
+        self._pairs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.give = self._pairs.put
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._pairs.get, None)
+
+
+def test_no_result_waits_for_a_source_that_blocks(scorer: Scorer, folder: Path) -> None:
+    pipe = Pipe()
+    results = scorer.stream(pipe)
+    for count in (1, 5, 1, BATCH + 1):
+        for k in range(count):
+            pipe.give((folder / "0.png", folder / f"{k % 10}.png"))
+        for k in range(count):
+            assert Path(next(results).distorted).name == f"{k % 10}.png"
+    pipe.give(None)
+    assert list(results) == []
+    assert not decoders()
+
+
+def test_a_reference_of_many_is_decoded_once_however_slowly_they_come(
+    scorer: Scorer, folder: Path, loads: Counter[str]
+) -> None:
+    pipe = Pipe()
+    results = scorer.stream(pipe)
+    for k in range(5):
+        pipe.give((folder / "0.png", folder / f"{k + 1}.png"))
+        assert next(results).distance is not None
+    pipe.give(None)
+    assert list(results) == []
+    assert loads["0.png"] == 1
+
+
+def test_a_stream_closes_while_its_source_blocks(scorer: Scorer, folder: Path) -> None:
+    pipe = Pipe()
+    results = scorer.stream(pipe)
+    pipe.give((folder / "0.png", folder / "1.png"))
     next(results)
+    results.close()
+    pipe.give((folder / "0.png", folder / "1.png"))  # the last thing that is asked of it
     deadline = time.monotonic() + 10
-    while len(loads) < _AHEAD and time.monotonic() < deadline:
+    while decoders() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(loads) >= _AHEAD
+    assert not decoders()
+
+
+def test_an_interrupt_of_the_source_is_one_of_the_stream(scorer: Scorer, folder: Path) -> None:
+    def pairs() -> Iterator[tuple[Path, Path]]:
+        yield folder / "0.png", folder / "1.png"
+        raise KeyboardInterrupt
+
+    results = scorer.stream(pairs())
+    next(results)
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert not decoders()
+
+
+def test_what_is_no_iterable_is_a_wrong_call(scorer: Scorer) -> None:
+    with pytest.raises(TypeError, match="not iterable"):
+        next(scorer.stream(7))  # pyright: ignore[reportArgumentType]
+
+
+def test_closing_the_scorer_amid_a_stream_is_a_wrong_call(models: Models, folder: Path) -> None:
+    scorer = Scorer(models("squeeze_baseline"))
+    results = scorer.stream((folder / "0.png", folder / "1.png") for _ in range(10 * WINDOW))
+    next(results)
+    scorer.close()
+    with pytest.raises(UsageError, match="this Scorer is closed"):
+        list(results)
+    assert not decoders()
+
+
+def test_bytes_bound_the_window_too(scorer: Scorer, sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookahead, "_BYTES", 10 * 725 * 725 * 3)
+    taken = 0
+
+    def pairs() -> Iterator[tuple[Path, Path]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield sizes / "725_0.png", sizes / "725_1.png"
+
+    results = scorer.stream(pairs())
+    next(results)
+    time.sleep(0.3)
+    assert 4 <= taken <= 8  # five pairs are waiting, one is out
     results.close()

@@ -1,0 +1,226 @@
+"""Long jobs: a result file that a later run goes on with, and beside it FILE.job.json, which says what makes its rows.
+
+Nothing is changed before it is clear that the file is of this job: that record says that the same model on the same
+provider made it, in the same form, and every row, written anew from the pair that is due, is to the byte what is there.
+What a kill cut off is at most the end of the last row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from .errors import ForeignResultError, OutputError
+from .output import replacing, reported
+from .pairs import Pair
+from .results import FORMATS, Result, written_name
+
+__all__ = ["RESUMABLE", "Job"]
+
+# No row of ours is longer; without a limit an open quote would take the rest of the file for one row.
+_ROW_BYTES = 1 << 20
+
+# Distance, error and layers of a row.
+_Values = tuple[float | None, str | None, tuple[float, ...] | None]
+
+
+class _Form(NamedTuple):
+    """How to read the rows of a form: text and whether it has layers -> values; whether quotes may hold line ends."""
+
+    values: Callable[[str, bool], _Values]
+    quoted_lines: bool
+
+
+def _csv_values(text: str, layers: bool) -> _Values:
+    ((_, _, distance, error, *shares),) = csv.reader(io.StringIO(text, newline=""), strict=True)
+    parts = tuple(map(float, shares[0].split())) if layers else ()
+    return float(distance) if distance else None, error or None, parts or None
+
+
+def _jsonl_values(text: str, layers: bool) -> _Values:
+    row = json.loads(text)
+    shares = row["layers"] if layers else None
+    return row["distance"], row["error"], None if shares is None else tuple(shares)
+
+
+# Text leaves failed pairs out, and JSON is written once all is done.
+RESUMABLE: Mapping[str, _Form] = {"csv": _Form(_csv_values, True), "jsonl": _Form(_jsonl_values, False)}
+"""The forms that a later run can go on with."""
+
+# What must be as it was, for the rows to be of one job: where it stands in the record, and what a person calls it.
+_SAME = {
+    ("format",): "--format",
+    ("layers",): "--layers",
+    ("background",): "--background",
+    ("model", "sha256"): "model (sha256)",
+    ("runtime", "provider"): "provider",
+    ("runtime", "fast_math"): "--fast-math",
+}
+
+
+class Job:
+    """A result file of this call; a context, in which no other process writes the file.
+
+    path: the file. form: a key of RESUMABLE. layers: whether rows have the shares of the depths. made_by: goes into the
+    record, JSON values; `model` and `runtime` as in Scorer.provenance. pairs: all of the job.
+
+    Attributes: pairs, those that `earlier` has not found in the file.
+    """
+
+    def __init__(
+        self, path: str, form: str, *, layers: bool, made_by: Mapping[str, Any], pairs: Iterable[Pair]
+    ) -> None:
+        self.pairs = iter(pairs)
+        self._path = Path(path)
+        self._record_path = self._path.with_name(f"{self._path.name}.job.json")
+        self._record = {"format": form, "layers": layers, **made_by}
+        self._layers = layers
+        self._form = RESUMABLE[form]
+        self._kept = 0  # bytes of the file, up to the end of its last whole row
+        self._text = io.StringIO()
+        self._writer = FORMATS[form](self._text, layers=layers)
+        self._header = self._text.getvalue().encode()
+
+    def __enter__(self) -> Job:
+        self._lock = ExitStack()
+        self._lock.enter_context(_alone(self._path))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def earlier(self) -> Iterator[Result]:
+        """The results in the file, failed ones too, each once it was compared with its pair. Changes nothing.
+
+        Raises ForeignResultError for a file that is not of this job; a missing or empty one holds nothing.
+        """
+        try:
+            file = open(self._path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be read: {error.strerror}") from error
+        with file:
+            rows = _rows(file, self._form.quoted_lines)
+            first, whole = next(rows, (b"", False))
+            if not whole and self._header.startswith(first):
+                return
+            self._check_record()
+            if not self._header:
+                rows = itertools.chain([(first, whole)], rows)
+            elif first != self._header:
+                raise self._foreign("its first line does not name the columns that this job writes")
+            else:
+                self._kept = len(first)
+            for number, (row, whole) in enumerate(rows, 1):
+                pair = next(self.pairs, None)
+                if pair is None:
+                    raise self._foreign(f"it goes on after row {number - 1}, where this job ends")
+                if not whole and self._is_begun(row, pair):
+                    self.pairs = itertools.chain([pair], self.pairs)
+                    return
+                result = self._result(row, pair)
+                if result is None:
+                    due = f"{written_name(pair.reference)}, {written_name(pair.distorted)}"
+                    raise self._foreign(f"row {number} is not one of {due}, which this job has there")
+                self._kept += len(row)
+                yield result
+
+    def begin(self) -> bool:
+        """Cut off what is no whole row, for others to append; -> whether there are any. If not, the file is anew."""
+        with reported(self._path):
+            if self._kept:
+                os.truncate(self._path, self._kept)
+                return True
+        with reported(self._record_path):
+            # Before the rows: old ones must never lie beside a record that is not theirs.
+            self._record_path.unlink(missing_ok=True)
+        return False
+
+    def write_record(self) -> None:
+        """Say beside the file what makes its rows; once the file is empty."""
+        with replacing(self._record_path) as file, reported(self._record_path):
+            file.write(f"{json.dumps(self._record, indent=2)}\n".encode())
+
+    def _check_record(self) -> None:
+        name = self._record_path.name
+        try:
+            found = json.loads(self._record_path.read_bytes())
+        except FileNotFoundError:
+            raise self._foreign(f"beside it lies no {name}, which says what made it") from None
+        except (OSError, ValueError) as error:
+            raise self._foreign(f"{name}, which says what made it, cannot be read ({error})") from error
+        for place, what in _SAME.items():
+            there, here = _at(found, place), _at(self._record, place)
+            if there != here:
+                raise self._foreign(f"it was made with another {what}: {there}, this job has {here}")
+
+    def _foreign(self, why: str) -> ForeignResultError:
+        return ForeignResultError(
+            f"{self._path}: is not of this job: {why}; name another file, or leave out --resume to write it anew"
+        )
+
+    def _result(self, row: bytes, pair: Pair) -> Result | None:
+        try:
+            result = Result(pair.reference, pair.distorted, *self._form.values(row.decode(), self._layers))
+            return result if self._written(result) == row else None
+        except (ValueError, LookupError, TypeError, csv.Error):
+            return None
+
+    def _is_begun(self, torn: bytes, pair: Pair) -> bool:
+        """Whether this is the beginning of a row of the pair; what no distance and no error share comes after it."""
+        rows = [
+            self._written(Result(pair.reference, pair.distorted, *end)) for end in ((1, None), (2, None), (None, "x"))
+        ]
+        names = os.path.commonprefix(rows)  # noqa: RUF071 (of bytes, not of paths)
+        return torn[: len(names)] == names[: len(torn)]
+
+    def _written(self, result: Result) -> bytes:
+        self._text.seek(0)
+        self._text.truncate()
+        self._writer.write(result)
+        return self._text.getvalue().encode()
+
+
+def _rows(file: BinaryIO, quoted_lines: bool) -> Iterator[tuple[bytes, bool]]:
+    """Each row, and whether it is whole: up to a line end that is not quoted. Only the last one may not be."""
+    row = b""
+    for line in file:
+        row += line
+        if line.endswith(b"\n") and not (quoted_lines and row.count(b'"') % 2):
+            yield row, True
+            row = b""
+        elif len(row) > _ROW_BYTES:
+            break
+    # After a loss of power a file may end in zeros that nobody has written.
+    if row := row.rstrip(b"\0"):
+        yield row, False
+
+
+def _at(record: Any, place: tuple[str, ...]) -> Any:
+    for key in place:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from going on with the file meanwhile, where the system and its disk can do that."""
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            file = stack.enter_context(open(path, "ab"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: another process is writing it; wait until that ends, or end it") from None
+        except (ImportError, OSError):  # what is wrong with the file shows when it is opened to be written
+            pass
+        yield
