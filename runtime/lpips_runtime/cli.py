@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` default to those of the process."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _exit_on_kill():
+        with _exit_on_kill(), _log_as_notes():
             return _run(options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -72,6 +73,31 @@ def _exit_on_kill() -> Iterator[None]:
             signal.signal(kill, handler)
 
 
+@contextmanager
+def _log_as_notes() -> Iterator[None]:
+    """Say what the library logs, which provider it took and why, as this command's notes."""
+    log = logging.getLogger("lpips_runtime")
+    before = log.level, log.propagate
+    handler = logging.Handler()
+    said = set[str]()  # several graphs may be opened
+
+    def emit(record: logging.LogRecord) -> None:
+        if (text := record.getMessage()) not in said:
+            said.add(text)
+            _say(_one_line(f"note: {text}"))
+
+    handler.emit = emit
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
 def _say(text: str) -> None:
     # A closed or full stderr costs its reader the words, not the results; print(file=None) would write to stdout.
     if sys.stderr is None:
@@ -94,6 +120,11 @@ _ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 16
 
 def _run(options: argparse.Namespace) -> int:
     check_options(options)
+    if options.list_providers:
+        from .listing import describe
+
+        _write(describe(options.format, fast_math=options.fast_math), options.output)
+        return 0
     model = find_model(options.model)
     check_targets(options, model)
     pairs, total, single = ((), None, False) if options.info else _pairs(options)
@@ -113,6 +144,7 @@ def _run(options: argparse.Namespace) -> int:
             model,
             provider=options.provider,
             threads=options.threads,
+            fast_math=options.fast_math,
             background=background,
             trust_engine=options.trust_engine,
         )
@@ -278,10 +310,14 @@ def _write_info(scorer: Scorer, options: argparse.Namespace) -> None:
         text = "\n".join(
             _one_line(f"{part}.{key}: {value}") for part, values in described.items() for key, value in values.items()
         )
-    with open_output(options.output, atomic=True) as stream:
+    _write(text, options.output)
+
+
+def _write(text: str, output: str | None) -> None:
+    with open_output(output, atomic=True) as stream:
         try:
             stream.write(f"{text}\n")
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"{options.output or 'standard output'}: cannot be written: {reason(error)}") from error
+            raise OutputError(f"{output or 'standard output'}: cannot be written: {reason(error)}") from error

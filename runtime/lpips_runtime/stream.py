@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from .arrays import as_batch
 from .errors import LpipsError, UsageError
+from .fast_math import doubts
 from .images import Image, load_image
 from .pairs import Pair
 from .results import Result
@@ -98,12 +99,13 @@ def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: 
         detail = scorer.run(*batches, depths=maps)
     except (LpipsError, MemoryError) as error:
         return _failed(pair, error)
+    distance = float(detail.distance[0])
     return Result(
         pair.reference,
         pair.distorted,
-        float(detail.distance[0]),
+        distance,
         layers=tuple(map(float, detail.layers[0])),
-        notes=(*images[0].notes, *images[1].notes),
+        notes=(*images[0].notes, *images[1].notes, *(doubts(distance) if scorer.fast_math else ())),
         detail=detail if maps else None,
         pixels=images[1].pixels if maps else None,
     )
