@@ -25,13 +25,9 @@ def survey(*, fast_math: bool = False) -> list[dict[str, Any]]:
     with fast-math or without). A provider works if it runs a small graph, for engines if library and GPU are there.
     """
     rows = [_row(provider, fast_math) for provider in PROVIDERS.values()]
-    fitting = [provider.name for provider in for_auto(fast_math)]
-    for row in rows:
-        if (
-            row["works"]
-            and row["provider"] in fitting
-            and (PROVIDERS[row["provider"]].auto == "always" or _faster(row))
-        ):
+    for provider in for_auto(fast_math):
+        row = next(row for row in rows if row["provider"] == provider.name)
+        if row["works"] and (provider.auto == "always" or row["devices"][0]["faster"]):
             row["auto"] = True
             break
     return [*rows, *_engines()]
@@ -62,10 +58,6 @@ def _state(row: dict[str, Any], device: dict[str, Any] | None) -> str:
         return row["why"]
     faster = f", fast-math: {device['faster']}" if device["faster"] else ""
     return f"works{faster}" + (" <- auto" if row["auto"] and device["number"] == 0 else "")
-
-
-def _faster(row: dict[str, Any]) -> str:
-    return row["devices"][0]["faster"]
 
 
 def _row(provider: Provider, fast_math: bool) -> dict[str, Any]:

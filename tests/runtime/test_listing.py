@@ -64,6 +64,7 @@ def test_a_provider_that_is_there_and_does_not_work_says_why(monkeypatch: pytest
     monkeypatch.setitem(PROVIDERS, "cuda", replace(CPU, name="cuda", devices=broken))
     text = listing.describe("text")
     assert "does not start: the plugin cannot be loaded: libx.so is missing" in text
+    assert [row["provider"] for row in listing.survey() if row["auto"]] == ["cpu"]
     monkeypatch.setitem(PROVIDERS, "cuda", replace(CPU, name="cuda", ort_name="NoSuchProvider"))
     assert "not installed: " in listing.describe("text")
 

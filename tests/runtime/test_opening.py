@@ -139,6 +139,20 @@ def test_small_distances_of_fast_math_are_noted_once(installed: Callable[..., No
     assert said not in run("a.png", "near.png", "--fast-math", "--provider", "cuda:1")[2]
 
 
+def test_a_provider_that_cannot_keep_float32_is_refused_without_fast_math(
+    installed: Callable[..., None], quick_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LPIPS_TEST_TF32", raising=False)
+    installed(replace(GPU, exact=("LPIPS_TEST_TF32", "0")))
+    with pytest.raises(ProviderError, match="would compute in TF32; set LPIPS_TEST_TF32=0"):
+        Session(quick_model, provider="cuda")
+    with pytest.raises(ProviderError, match="would compute in TF32"):  # one without TF32, for all we know
+        Session(quick_model, provider="cuda:1", fast_math=True)
+    assert Session(quick_model, provider="cuda", fast_math=True).fast_math
+    monkeypatch.setenv("LPIPS_TEST_TF32", "0")
+    assert not Session(quick_model, provider="cuda").fast_math
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_fast_math_is_for_float32_models(precision: str, quick_model: Path, tmp_path: Path) -> None:
     model = relabelled(quick_model, tmp_path / "other.onnx", precision=precision)
