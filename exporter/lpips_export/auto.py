@@ -15,7 +15,7 @@ from lpips_runtime.plan import Shape
 
 from .backbones import BACKBONES
 from .errors import EngineError, StructureError, ValidationError
-from .export import check_output, export_sources, open_sources
+from .export import check_output, engine_of, export_sources, open_sources
 from .manifest import Artifact, publish, staging
 from .profiles import EngineSpec
 from .progress import Progress
@@ -76,14 +76,21 @@ def export_auto(
     if engine:
         find_gpu(0)  # engines are timed where they run
     sources = open_sources(spec, wanted, progress)
-    for candidate in candidates.values():
-        check_output(candidate, sources, output_dir, engine=wanted, overwrite=overwrite)
+    jobs = {
+        precision: check_output(candidate, sources, output_dir, engine=wanted, overwrite=overwrite)[1]
+        for precision, candidate in candidates.items()
+    }
     with staging(output_dir) as folder:
         made: dict[str, list[Artifact]] = {}
         for precision, candidate in candidates.items():
-            trial = by_precision[precision]
+            trial, job = by_precision[precision], jobs[precision]
             try:
-                made[precision] = export_sources(candidate, sources, folder / precision, wanted, progress=progress)
+                artifacts = export_sources(candidate, sources, folder / precision, progress=progress)
+                if job is not None:
+                    # Where it would have been: the folder that it is tried in is gone when this is read.
+                    kept = f"not published: {job.path(output_dir / artifacts[0].path.name)}"
+                    artifacts.append(engine_of(artifacts[0].path, job, kept=kept, progress=progress))
+                made[precision] = artifacts
                 trial.size, trial.error = _running(made[precision]).size, _error(made[precision][0])
             except (StructureError, ValidationError, EngineError) as error:
                 trial.outcome = f"discarded: {error}"
@@ -110,6 +117,11 @@ def _error(graph: Artifact) -> str:
     return f"{graph.manifest['validation']['worst']['distance']:.1e} worst, {graph.manifest['validation']['against']}"
 
 
+def _refusal(error: LpipsError, artifacts: Sequence[Artifact]) -> str:
+    path = _running(artifacts).path
+    return f"discarded: cannot run here: {str(error).replace(str(path), path.name)}"
+
+
 def _time(made: dict[str, list[Artifact]], trials: dict[str, Trial], shape: Shape, progress: Progress) -> None:
     pairs, height, width = shape
     images = np.random.default_rng(0).integers(0, 256, (2, pairs, height, width, 3), dtype=np.uint8)
@@ -118,7 +130,7 @@ def _time(made: dict[str, list[Artifact]], trials: dict[str, Trial], shape: Shap
         try:
             scorers[precision] = Scorer(_running(artifacts).path)
         except LpipsError as error:
-            trials[precision].outcome = f"discarded: cannot run here: {error}"
+            trials[precision].outcome = _refusal(error, artifacts)
     seconds: dict[str, list[float]] = {precision: [] for precision in scorers}
     with progress.stage(f"timing {len(scorers)} precisions at {pairs}x{height}x{width}", _WARM_UP + _ROUNDS) as advance:
         for number in range(_WARM_UP + _ROUNDS):
@@ -127,7 +139,7 @@ def _time(made: dict[str, list[Artifact]], trials: dict[str, Trial], shape: Shap
                 try:
                     scorer.score(*images)
                 except LpipsError as error:
-                    trials[precision].outcome = f"discarded: cannot run here: {error}"
+                    trials[precision].outcome = _refusal(error, made[precision])
                     del scorers[precision]
                     continue
                 if number >= _WARM_UP:

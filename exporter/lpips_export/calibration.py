@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lpips_runtime.errors import InputError, PairingError
+from lpips_runtime.errors import InputError, PairingError, TransparencyError
 from lpips_runtime.images import load_image
 from lpips_runtime.pairs import images_in
 
@@ -70,8 +70,8 @@ def load_calibration(folder: Path, count: int, note: Callable[[str], object]) ->
     side = min(_SIDE, *(min(picture.shape[:2]) for picture in pictures.values()))
     if side < _SIDE:
         note(f"{folder}: all are cropped to {side}x{side}, since the smallest image has no more")
-    crops = [_crop(picture, side, rng) for picture, rng in _repeated(calibrating, _CROPS["calibration"])]
-    judging = [_crop(picture, side, rng) for picture, rng in _repeated(held_out, _CROPS["held out"])]
+    crops = _crops(calibrating, side, _CROPS["calibration"])
+    judging = _crops(held_out, side, _CROPS["held out"])
     distortions = list(DISTORTIONS)
     return Calibration(
         images=np.stack(list(_for_ranges(crops))),
@@ -97,7 +97,10 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
             pixels = load_image(folder / name).pixels
         except InputError as error:
             unreadable.append(name)
-            note(f"left out: {error}")
+            # The runtime advises an option of its own command.
+            transparent = isinstance(error, TransparencyError)
+            why = f"{folder / name}: has transparent pixels; flatten it or remove it" if transparent else error
+            note(f"left out: {why}")
             continue
         if min(pixels.shape[:2]) < _LEAST_SIDE:
             small.append(name)
@@ -131,17 +134,21 @@ def _split(pictures: dict[str, np.ndarray]) -> tuple[list[tuple[str, np.ndarray]
     return ordered[::4], [item for number, item in enumerate(ordered) if number % 4]
 
 
-def _repeated(
-    pictures: Sequence[tuple[str, np.ndarray]], crops: int
-) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
-    for turn in range(max(1, -(-crops // len(pictures)))):
+def _crops(pictures: Sequence[tuple[str, np.ndarray]], side: int, count: int) -> list[Image.Image]:
+    """A crop of each picture in turn until there are `count`, of no place twice: some pictures have few places."""
+    crops, taken = [], set()
+    for turn in range(-(-count // len(pictures))):
         for sha256, picture in pictures:
-            yield picture, np.random.default_rng([turn, int(sha256[:8], 16)])
-
-
-def _crop(picture: np.ndarray, side: int, rng: np.random.Generator) -> Image.Image:
-    y, x = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
-    return Image.fromarray(picture[y : y + side, x : x + side])
+            rows, columns = (length - side + 1 for length in picture.shape[:2])
+            if turn >= rows * columns:
+                continue
+            rng = np.random.default_rng([turn, int(sha256[:8], 16)])
+            while (place := (sha256, int(rng.integers(0, rows)), int(rng.integers(0, columns)))) in taken:
+                pass
+            taken.add(place)
+            _, y, x = place
+            crops.append(Image.fromarray(picture[y : y + side, x : x + side]))
+    return crops
 
 
 def _for_ranges(crops: Sequence[Image.Image]) -> Iterator[np.ndarray]:

@@ -259,12 +259,17 @@ def _engine_spec(context: typer.Context) -> EngineSpec | None:
 
 
 def _refuse_beside_precision(context: typer.Context) -> None:
-    precision = context.params["precision"]
-    if precision == "int8" and context.params["calibration"] is None:
+    precision, calibrated = context.params["precision"], context.params["calibration"] is not None
+    if precision == "int8" and not calibrated:
         raise SpecError(NO_CALIBRATION)
-    for option in _given(context) if precision not in ("int8", "auto") else ():
-        if option.name in _OF_INT8:
-            raise SpecError(f"{option.opts[0]} with --precision {precision}: it is for int8 and auto; leave it out")
+    for option in (option.opts[0] for option in _given(context) if option.name in _OF_INT8):
+        if precision not in ("int8", "auto"):
+            raise SpecError(f"{option} with --precision {precision}: it is for int8 and auto; leave it out")
+        if not calibrated:
+            raise SpecError(
+                f"{option} without --calibration: it is for INT8, which is not tried then; "
+                "give a folder of photographs with --calibration or leave it out"
+            )
 
 
 def _refuse_beside_check(context: typer.Context) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lpips_runtime import contract
 from lpips_runtime.contract import ModelInfo
+from lpips_runtime.gpu import Gpu
 from lpips_runtime.plan import FLAVOURS, PlanInfo, Profile
 
 from .errors import EngineError, SpecError
@@ -32,14 +33,14 @@ __all__ = ["EngineJob", "build_engine", "plan_engine"]
 class EngineJob:
     """An engine that can be built as far as is known before there is a graph.
 
-    library: what builds it. profiles: the shapes it will admit. device: name and compute capability of the GPU it is
-    built for, None for plans that are tied to none. timings: content of the timing cache, None without one.
+    library: what builds it. profiles: the shapes it will admit. device: the GPU it is built for, None for
+    plans that are tied to none. timings: content of the timing cache, None without one.
     """
 
     spec: EngineSpec
     library: Library
     profiles: tuple[Profile, ...]
-    device: tuple[str, str] | None
+    device: Gpu | None
     timings: bytes | None
 
     def check(self, graph: Path, info: ModelInfo, overwrite: bool) -> None:
@@ -82,16 +83,24 @@ def plan_engine(spec: EngineSpec, net: str, min_size: int) -> EngineJob:
 
 
 def build_engine(
-    graph: Path, info: ModelInfo, job: EngineJob, *, overwrite: bool = False, progress: Progress | None = None
+    graph: Path,
+    info: ModelInfo,
+    job: EngineJob,
+    *,
+    overwrite: bool = False,
+    kept: str = "",
+    progress: Progress | None = None,
 ) -> Artifact:
     """Build the engine of a pair graph and publish it beside the graph, its manifest with it.
 
-    info: the graph's metadata. Raises what job.check raises; EngineError if TensorRT cannot build it, or if the timing
-    cache cannot be written, when the engine is published all the same; PublishError.
+    info: the graph's metadata. kept: what errors say of graph and engine; without it, that what is there is published
+    all the same. Raises what job.check raises; EngineError if TensorRT cannot build it, or if the timing cache cannot
+    be written, when the engine is there all the same; PublishError.
     """
     progress = progress or Progress()
     job.check(graph, info, overwrite)
-    target, kept = job.path(graph), f"the graph is published all the same: {graph}"
+    target = job.path(graph)
+    kept_graph = kept or f"the graph is published all the same: {graph}"
     data = graph.read_bytes()
     start = time.perf_counter()
     with progress.stage(f"building {target.name}", 100) as advance:
@@ -99,18 +108,18 @@ def build_engine(
         try:
             plan = build_plan(job.library, data, bounds, job.spec, Log(progress.detail), advance, job.timings)
         except EngineError as error:
-            raise EngineError(f"{error}; {kept}") from error
+            raise EngineError(f"{error}; {kept_graph}") from error
     seconds = time.perf_counter() - start
     if plan.forgotten is not None:
         progress.note(f"{job.spec.timing_cache}: timings of another TensorRT or GPU, made anew ({plan.forgotten})")
 
-    with staging(target.parent, kept) as folder:
+    with staging(target.parent, kept_graph) as folder:
         staged = folder / target.name
         staged.write_bytes(plan.data)
         manifest = _manifest(staged.name, plan.data, graph.name, data, info, job, seconds)
         (artifact,) = publish([(staged, manifest)], target.parent)
     if plan.timings is not None and job.spec.timing_cache is not None:
-        _write_timings(job.spec.timing_cache, plan.timings, target)
+        _write_timings(job.spec.timing_cache, plan.timings, kept or f"the engine is published all the same: {target}")
     return artifact
 
 
@@ -126,7 +135,6 @@ def _bounds(info: ModelInfo, profile: Profile) -> Bounds:
 def _manifest(
     file: str, plan: bytes, onnx: str, graph: bytes, info: ModelInfo, job: EngineJob, seconds: float
 ) -> Mapping[str, Any]:
-    name, capability = job.device or (None, None)
     described = PlanInfo(
         sha256=hashlib.sha256(plan).hexdigest(),
         onnx=onnx,
@@ -134,8 +142,8 @@ def _manifest(
         info=info,
         flavour=job.library.flavour,
         tensorrt=job.library.version,
-        gpu=name,
-        compute_capability=capability,
+        gpu=job.device and job.device.name,
+        compute_capability=job.device and job.device.compute_capability,
         profiles=job.profiles,
         version_compatible=job.spec.version_compatible,
         hardware_compatible=job.hardware_compatible,
@@ -168,7 +176,7 @@ def _read_timings(path: Path) -> bytes:
         ) from error
 
 
-def _write_timings(path: Path, timings: bytes, engine: Path) -> None:
+def _write_timings(path: Path, timings: bytes, kept: str) -> None:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(timings)
@@ -176,7 +184,4 @@ def _write_timings(path: Path, timings: bytes, engine: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise EngineError(
-            f"--timing-cache {path}: cannot be written: {error.strerror}; "
-            f"the engine is published all the same: {engine}"
-        ) from error
+        raise EngineError(f"--timing-cache {path}: cannot be written: {error.strerror}; {kept}") from error

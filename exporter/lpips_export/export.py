@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -31,7 +31,7 @@ from .tracing import serialized, trace
 from .validate import LIMITS, Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
-__all__ = ["Proof", "check", "check_output", "export", "export_sources", "open_sources"]
+__all__ = ["Proof", "check", "check_output", "engine_of", "export", "export_sources", "open_sources"]
 
 
 class Sources(NamedTuple):
@@ -149,9 +149,13 @@ def export_sources(
         published = publish(staged, output_dir)
     if job is None:
         return published
-    graph = published[0].path
+    return [*published, engine_of(published[0].path, job, overwrite=overwrite, progress=progress)]
+
+
+def engine_of(graph: Path, job: EngineJob, **options: Any) -> Artifact:
+    """The engine of a graph that was published; options: those of build_engine."""
     _, info = _read(graph)  # as published: with the hash of its content
-    return [*published, build_engine(graph, info, job, overwrite=overwrite, progress=progress)]
+    return build_engine(graph, info, job, **options)
 
 
 def _plan(

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         metavar="MODEL",
         help="an .onnx or .engine file of lpips-export, or a name such as alex "
-        "(default: $LPIPS_MODEL, then artifacts/lpips_alex_fp32.onnx)",
+        "(default: $LPIPS_MODEL, then artifacts/lpips_alex_fp32.onnx, then the installed lpips-model-alex)",
     )
     model.add_argument(
         "--provider",

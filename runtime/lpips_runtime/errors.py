@@ -11,6 +11,7 @@ LpipsError
 ├── InputError              an image or array cannot be scored (also a ValueError)
 │   ├── ImageFileError      the file cannot be read as an image
 │   ├── ImageFormatError    it can, but LPIPS is not defined on what it holds
+│   │   └── TransparencyError  transparent pixels, and no background
 │   └── ShapeError          sizes, layout, dtype or value range
 └── OutputError             a result cannot be written (also an OSError)
 
@@ -33,6 +34,7 @@ __all__ = [
     "PairingError",
     "ProviderError",
     "ShapeError",
+    "TransparencyError",
     "UsageError",
 ]
 
@@ -86,6 +88,10 @@ class ImageFileError(InputError):
 
 class ImageFormatError(InputError):
     """A file is an image of a kind that LPIPS is not defined on: CMYK, float, animated, transparent."""
+
+
+class TransparencyError(ImageFormatError):
+    """A file has transparent pixels, and no background to put behind them was given."""
 
 
 class ShapeError(InputError):

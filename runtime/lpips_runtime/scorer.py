@@ -60,14 +60,14 @@ class Scorer:
     >>> with Scorer("artifacts/lpips_alex_fp32.onnx") as scorer:
     ...     scorer.score("a.png", "b.png")
 
-    model: the path of an .onnx or .engine file of lpips-export, a name such as "alex", or None for $LPIPS_MODEL and
-    then artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda", "openvino" or "tensorrt-rtx", or one of its
-    devices, "cuda:1"; an engine brings its own, "auto" is the first GPU, and "tensorrt:1" or "tensorrt-rtx:1" another.
-    threads: that compute on the CPU, None for the cores that this process may use, and for engines. fast_math: let a
-    float32 model run in the provider's faster types (bfloat16, TF32) where it has any; distances below
-    fast_math.SMALLEST then mean nothing, and `provenance` says so. background: the RGB colour, 0..255, under the
-    transparent parts of image files; None refuses them. trust_engine: open a version-compatible engine, which runs
-    code of its own on this machine.
+    model: the path of an .onnx or .engine file of lpips-export, a name such as "alex" (artifacts/lpips_alex_fp32.onnx
+    or else the installed lpips-model-alex), or None for $LPIPS_MODEL and then "alex". provider: "auto", "cpu", "cuda",
+    "openvino" or "tensorrt-rtx", or one of its devices, "cuda:1"; an engine brings its own, "auto" is the first GPU,
+    and "tensorrt:1" or "tensorrt-rtx:1" another. threads: that compute on the CPU, None for the cores that this process
+    may use, and for engines. fast_math: let a float32 model run in the provider's faster types (bfloat16, TF32) where
+    it has any; distances below fast_math.SMALLEST then mean nothing, and `provenance` says so. background: the RGB
+    colour, 0..255, under the transparent parts of image files; None refuses them. trust_engine: open a
+    version-compatible engine, which runs code of its own on this machine.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
     with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy

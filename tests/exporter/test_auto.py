@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_tensorrt
 import numpy as np
 import pytest
 from export_command import Backbones, Call, Exported
@@ -162,6 +163,35 @@ def test_what_must_stay_in_its_place_is_seen_before_the_work(
         export_auto(spec(), tmp_path, shapes=EngineSpec())
 
 
+@pytest.mark.usefixtures("premade")
+def test_an_engine_that_fails_is_named_where_it_would_have_been(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tensorrt.install(monkeypatch, fails={"build"}, words="Could not find any implementation")
+    with pytest.raises(ProviderError) as caught:
+        export_auto(spec(), tmp_path / "out", shapes=EngineSpec(), engine=True)
+    message = str(caught.value)
+    for precision in ("fp32", "fp16"):
+        engine = rf"{tmp_path}/out/lpips_alex_{precision}_custom-[0-9a-f]{{8}}_trt\.engine"
+        assert re.search(rf"{precision}: discarded: TensorRT did not build .*; not published: {engine}; ", message)
+    assert ".lpips-export-" not in message, "a folder that is gone"
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("premade")
+def test_what_cannot_be_opened_is_named_without_the_folder_that_it_was_tried_in(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise ProviderError(f"{path}: no such device")
+
+    monkeypatch.setattr(auto, "Scorer", refuse)
+    with pytest.raises(ProviderError) as caught:
+        export_auto(spec(), tmp_path, shapes=EngineSpec())
+    name = r"lpips_alex_fp32_custom-[0-9a-f]{8}\.onnx"
+    assert re.match(f"fp32: discarded: cannot run here: {name}: no such device; fp16: ", str(caught.value))
+
+
 # --- the command line
 
 
@@ -201,6 +231,10 @@ def test_json_has_the_trials(call: Call, own: list[object], clocked: Callable[..
         (["--calibration", "photos"], "--calibration with --precision fp32: it is for int8 and auto; leave it out"),
         (["--precision", "fp16", "--max-error", "0.1"], "--max-error with --precision fp16: "),
         (["--target", "tensorrt"], "--target with --precision fp32: "),
+        *(
+            (["--precision", "auto", option, value], f"error: {option} without --calibration: it is for INT8, which")
+            for option, value in (("--max-error", "0.1"), ("--target", "cpu"), ("--calibration-count", "16"))
+        ),
         (["--precision", "auto", "--opt", "1x16x16"], "--opt 1x16x16: alex takes no side below 31 pixels"),
     ],
 )

@@ -183,6 +183,20 @@ def test_a_small_folder_gives_several_crops_of_each_picture_that_differ(tmp_path
         assert len({image.tobytes() for image in images}) == len(images)
 
 
+@pytest.mark.parametrize(("size", "places"), [((64, 64), 1), ((65, 64), 2), ((65, 65), 4)])
+def test_a_picture_gives_no_more_crops_than_it_has_places_and_none_twice(
+    size: tuple[int, int], places: int, tmp_path: Path
+) -> None:
+    paint(tmp_path, 7, size=size)
+    found = load(paint(tmp_path, 1, start=7, size=(64, 64)))  # the smallest, with one place, decides the side
+    for images in (as_they_are(found), found.held_out.reference[:: len(DISTORTIONS)]):
+        sources = [painted_on(image[np.newaxis]).pop() for image in images]
+        own = {source: sources.count(source) for source in sources}
+        turns = {6: 4, 2: 8}[len(own)]  # of 24 crops for calibration and 16 held out
+        assert own == {source: 1 if source == mark(7) else min(places, turns) for source in own}
+        assert len({image.tobytes() for image in images}) == len(images)
+
+
 def test_the_images_for_ranges_are_each_crop_all_variants_of_it_and_one_distorted_version(tmp_path: Path) -> None:
     found = load(paint(tmp_path, 8))
     assert len(found.images) == 24 * (len(VARIANTS) + 1)
@@ -306,6 +320,15 @@ def test_unreadable_files_are_named_and_tolerated_up_to_a_tenth(
     )
     with pytest.raises(CalibrationError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_transparent_picture_is_left_out_with_an_advice_that_can_be_followed(tmp_path: Path) -> None:
+    paint(tmp_path, 9)
+    transparent(tmp_path, "bad.png")
+    notes: list[str] = []
+    load(tmp_path, notes=notes)
+    assert f"left out: {tmp_path / 'bad.png'}: has transparent pixels; flatten it or remove it" in notes
 
 
 @pytest.mark.usefixtures("few")

@@ -1,4 +1,4 @@
-"""A small stand-in for `tensorrt` and the part of cuda-python that is used: for errors that the real one cannot be made
+"""A small stand-in for `tensorrt`, beside that for CUDA: for errors that the real one cannot be made
 to give on a machine without a GPU. It builds nothing; it answers as the real one is documented to."""
 
 import enum
@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_cuda import FakeCuda
 
 Install = Callable[..., "FakeTensorRT"]
 
@@ -152,24 +153,9 @@ def parser_error(description: str, node: str = "", operator: str = "") -> Any:
     return SimpleNamespace(desc=lambda: description, node_name=lambda: node, node_operator=lambda: operator)
 
 
-def install_cuda(monkeypatch: pytest.MonkeyPatch, code: int = 0) -> None:
-    """One GPU, or with a `code` other than 0 none and that error."""
-    runtime = ModuleType("cuda.bindings.runtime")
-    gpu = SimpleNamespace(name=b"NVIDIA Fake 4090", major=8, minor=9)
-    vars(runtime).update(
-        cudaGetDevice=lambda: (code, None if code else 0),
-        cudaGetDeviceProperties=lambda device: (0, gpu),
-        cudaGetErrorString=lambda code: (0, b"no CUDA-capable device is detected"),
-    )
-    bindings = ModuleType("cuda.bindings")
-    bindings.runtime = runtime  # pyright: ignore[reportAttributeAccessIssue]
-    for module in (ModuleType("cuda"), bindings, runtime):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
 def install(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FakeTensorRT:
     """Put the stand-in in place of `tensorrt`, with a GPU."""
     api = FakeTensorRT(**settings)
     monkeypatch.setitem(sys.modules, "tensorrt", api)
-    install_cuda(monkeypatch)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
     return api
