@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import logging
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from . import pairs as sources
 from .arguments import check_options, check_targets, parse
 from .errors import LpipsError, OutputError, PairingError, UsageError
+from .log import log_to
 from .models import find_model
 from .output import open_output, reason
 from .pairs import Pair
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` default to those of the process."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _exit_on_kill(), _log_as_notes():
+        with _exit_on_kill(), log_to(lambda text: _say(_one_line(f"note: {text}"))):
             return _run(options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -71,31 +71,6 @@ def _exit_on_kill() -> Iterator[None]:
     finally:
         for kill, handler in before.items():
             signal.signal(kill, handler)
-
-
-@contextmanager
-def _log_as_notes() -> Iterator[None]:
-    """Say what the library logs, which provider it took and why, as this command's notes."""
-    log = logging.getLogger("lpips_runtime")
-    before = log.level, log.propagate
-    handler = logging.Handler()
-    said = set[str]()  # several graphs may be opened
-
-    def emit(record: logging.LogRecord) -> None:
-        if (text := record.getMessage()) not in said:
-            said.add(text)
-            _say(_one_line(f"note: {text}"))
-
-    handler.emit = emit
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before[0])
-        log.propagate = before[1]
 
 
 def _say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 
 from .cpu import default_threads, exact_int8
 from .errors import ForeignModelError, LpipsError, ProviderError
+from .log import log
 from .ort import onnxruntime, words_of
 from .providers import PROVIDERS, Device, Provider, check_float32, find_device, for_auto, is_installed, parse_for_onnx
 
 __all__ = ["Opened", "open_error", "open_graph", "probe", "tell"]
-
-_log = logging.getLogger("lpips_runtime")
 
 # Names of ONNX Runtime's exceptions that speak of the file, whatever the provider.
 _OF_THE_FILE = frozenset(("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument", "UnicodeDecodeError"))
@@ -124,13 +122,13 @@ def tell(opened: Opened, fast_math: bool) -> None:
     """Say in the log what was skipped, and what computes if it is not plain float32 on the CPU."""
     name = opened.provider.name
     for reason in opened.skipped:
-        _log.warning("%s; going on with %s", reason, name)
+        log.warning("%s; going on with %s", reason, name)
     if opened.faster:
-        _log.info("computed by %s (%s) in %s, by fast-math", name, opened.device.name, opened.faster)
+        log.info("computed by %s (%s) in %s, by fast-math", name, opened.device.name, opened.faster)
     elif name != "cpu":
-        _log.info("computed by %s (%s)", name, opened.device.name)
+        log.info("computed by %s (%s)", name, opened.device.name)
     if fast_math and not opened.faster:
-        _log.warning("fast-math changes nothing: provider %r has no faster types here (see --list-providers)", name)
+        log.warning("fast-math changes nothing: provider %r has no faster types here (see --list-providers)", name)
 
 
 def probe(provider: Provider, device: Device) -> None:
