@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from lpips_runtime.contract import ModelInfo, is_sealed
 from lpips_runtime.errors import DamagedModelError, ForeignModelError
 from lpips_runtime.models import find_model, is_plan, manifest_path, read_model
-from lpips_runtime.providers import onnxruntime
+from lpips_runtime.ort import onnxruntime
 
 from .backbones import BACKBONES
 from .calibration import Calibration, load_calibration

@@ -50,12 +50,15 @@ class Engine:
     of it runs on the CPU. trust_engine: open a version-compatible plan too, which runs code of its own on the host.
 
     Attributes: path, sha256 (of the file), info (ModelInfo of the graph that it was built from), depths (number of
-    taps), provider (the plan's flavour), device (number of the GPU), runtime (what computes: library, version and
-    GPU), origin (what the file was made from: the .onnx and its sha256).
+    taps), provider (the plan's flavour), device (number of the GPU), fast_math (no: the types were fixed when it was
+    built), runtime (what computes: library, version and GPU), origin (what the file was made from: the .onnx and its
+    sha256).
 
     Raises ModelError and its kinds for a plan that is damaged, or made for another TensorRT or GPU; ProviderError if
     the library, the driver, the GPU or its memory is missing; UsageError for arguments that cannot be meant.
     """
+
+    fast_math = False
 
     def __init__(
         self,

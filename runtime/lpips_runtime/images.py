@@ -38,8 +38,8 @@ EXTENSIONS = frozenset((".apng", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo
 class Note:
     """Something that the user of a file should know although it could be read.
 
-    kind: stable key, one of gray16, rgb16, icc, mpo, exif. text: the same for every file of a kind, without
-    the file's name, so that a command can say it once with a count.
+    kind: stable key, one of gray16, rgb16, icc, mpo, exif; of a result, fast-math. text: the same for every file of
+    a kind, without the file's name, so that a command can say it once with a count.
     """
 
     kind: str

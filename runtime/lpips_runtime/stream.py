@@ -11,6 +11,7 @@ import numpy as np
 
 from .arrays import as_batch
 from .errors import LpipsError, UsageError
+from .fast_math import doubts
 from .images import load_image
 from .lookahead import AnyPair, Entry, Lookahead
 from .results import Result
@@ -100,12 +101,13 @@ class _Batches:
 
     def _result(self, entry: Entry, detail: Detail) -> Result:
         reference, distorted = entry.images
+        distance = float(detail.distance[0])
         return Result(
             entry.pair.reference,
             entry.pair.distorted,
-            float(detail.distance[0]),
+            distance,
             layers=tuple(map(float, detail.layers[0])),
-            notes=(*reference.notes, *distorted.notes),
+            notes=(*reference.notes, *distorted.notes, *(doubts(distance) if self._scorer.fast_math else ())),
             detail=detail if self._maps else None,
             pixels=distorted.pixels if self._maps else None,
         )
