@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT := pyproject.toml runtime/pyproject.toml hatch_build.py runtime/lpips_runtime/_version.py
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format dist clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -33,6 +33,12 @@ check: $(VENV)/.dev  ## format, lint and types
 format: $(VENV)/.dev  ## rewrite the code the way `make check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+dist: $(VENV)/.dev artifacts/lpips_alex_fp32.onnx  ## wheels of both packages and of every model in artifacts/, in dist/
+	$(BIN)/python -m tools.dist
+
+artifacts/lpips_alex_fp32.onnx: | $(VENV)/.demo
+	$(BIN)/lpips-export --net alex
 
 clean:  ## remove the environment and what was built; artifacts/ stays
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis

@@ -29,8 +29,6 @@ from .precision import DISTORTIONS, photographs
 _BATCH = 8
 # Pairs whose time, pair by pair, stands for that of all.
 _SAMPLE = 12
-# Seconds after which the threads of a session have stopped spinning.
-_PAUSE = 0.05
 
 
 def noise(count: int, side: int) -> list[Image]:
@@ -41,7 +39,6 @@ def noise(count: int, side: int) -> list[Image]:
 
 def seconds(work: Callable[[], object]) -> float:
     """What one call takes."""
-    time.sleep(_PAUSE)
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

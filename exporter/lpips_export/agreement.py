@@ -13,6 +13,9 @@ __all__ = ["SMALL", "Agreement", "agreement"]
 # Below this float32 distance an error is given in absolute terms: a difference that hardly anybody sees.
 SMALL = 0.01
 
+# Of one kind of distortion, for its mean error to say something.
+_LEAST_PAIRS = 3
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -34,8 +37,12 @@ class Agreement:
 
     def worst_kind(self) -> tuple[str, float]:
         """The kind of distortion of the largest mean relative error, of those with three pairs or more."""
-        judged = {name: kind["error"] for name, kind in self.by_distortion.items() if kind["pairs"] >= 3}
+        judged = {name: kind["error"] for name, kind in self.by_distortion.items() if kind["pairs"] >= _LEAST_PAIRS}
         return max(judged.items(), key=lambda item: item[1], default=("none", 0.0))
+
+    def kinds_not_judged(self) -> list[str]:
+        """The kinds of distortion that too few pairs of SMALL or more are of."""
+        return [name for name, kind in self.by_distortion.items() if kind["pairs"] < _LEAST_PAIRS]
 
     def as_dict(self) -> dict:
         return asdict(self)

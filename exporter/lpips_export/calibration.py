@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lpips_runtime.errors import InputError, PairingError
+from lpips_runtime.errors import InputError, PairingError, TransparencyError
 from lpips_runtime.images import load_image
 from lpips_runtime.pairs import images_in
 
@@ -70,8 +70,8 @@ def load_calibration(folder: Path, count: int, note: Callable[[str], object]) ->
     side = min(_SIDE, *(min(picture.shape[:2]) for picture in pictures.values()))
     if side < _SIDE:
         note(f"{folder}: all are cropped to {side}x{side}, since the smallest image has no more")
-    crops = [_crop(picture, side, rng) for picture, rng in _repeated(calibrating, _CROPS["calibration"])]
-    judging = [_crop(picture, side, rng) for picture, rng in _repeated(held_out, _CROPS["held out"])]
+    crops = _crops(calibrating, side, _CROPS["calibration"])
+    judging = _crops(held_out, side, _CROPS["held out"])
     distortions = list(DISTORTIONS)
     return Calibration(
         images=np.stack(list(_for_ranges(crops))),
@@ -90,6 +90,7 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
     """sha256 of the pixels -> picture, of `count` files spread evenly over the sorted names."""
     chosen = [names[int(at)] for at in np.linspace(0, len(names) - 1, min(count, len(names)))]
     pictures: dict[str, np.ndarray] = {}
+    named: dict[str, str] = {}
     unreadable: list[str] = []
     small: list[str] = []
     for name in chosen:
@@ -97,12 +98,16 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
             pixels = load_image(folder / name).pixels
         except InputError as error:
             unreadable.append(name)
-            note(f"left out: {error}")
+            # The runtime advises an option of its own command.
+            transparent = isinstance(error, TransparencyError)
+            why = f"{folder / name}: has transparent pixels; flatten it or remove it" if transparent else error
+            note(f"left out: {why}")
             continue
         if min(pixels.shape[:2]) < _LEAST_SIDE:
             small.append(name)
             continue
-        pictures[hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()] = pixels
+        sha256 = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        pictures[sha256], named[sha256] = pixels, name
     if small:
         note(f"left out: {_some(small)} smaller than {_LEAST_SIDE}x{_LEAST_SIDE}, e.g. {small[0]}")
     if len(unreadable) > len(chosen) / 10:
@@ -113,12 +118,19 @@ def _decoded(folder: Path, names: Sequence[str], count: int, note: Callable[[str
     if len(pictures) < LEAST_IMAGES:
         twice = len(chosen) - len(unreadable) - len(small) - len(pictures)
         left_out = {"unreadable": len(unreadable), "too small": len(small), "equal to another": twice}
+        found = f"{len(pictures)} usable image{'s' * (len(pictures) != 1)}"
         why = ", ".join(f"{number} {what}" for what, number in left_out.items() if number)
         raise CalibrationError(
-            f"{folder}: {len(pictures)} usable images{f' ({why})' if why else ''}, at least {LEAST_IMAGES} are "
+            f"{folder}: {found}{f' ({why})' if why else ''}, at least {LEAST_IMAGES} are "
             f"needed of {_LEAST_SIDE}x{_LEAST_SIDE} or more; add photographs like those you will score"
         )
-    return pictures
+    large = {sha256: pixels for sha256, pixels in pictures.items() if min(pixels.shape[:2]) >= _SIDE}
+    if not LEAST_IMAGES <= len(large) < len(pictures):
+        return pictures
+    # A thumbnail among photographs would else decide the size of all crops.
+    others = [named[sha256] for sha256 in pictures if sha256 not in large]
+    note(f"left out: {_some(others)} smaller than {_SIDE}x{_SIDE}, as {len(large)} are not, e.g. {others[0]}")
+    return large
 
 
 def _some(names: Sequence[str]) -> str:
@@ -131,17 +143,21 @@ def _split(pictures: dict[str, np.ndarray]) -> tuple[list[tuple[str, np.ndarray]
     return ordered[::4], [item for number, item in enumerate(ordered) if number % 4]
 
 
-def _repeated(
-    pictures: Sequence[tuple[str, np.ndarray]], crops: int
-) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
-    for turn in range(max(1, -(-crops // len(pictures)))):
+def _crops(pictures: Sequence[tuple[str, np.ndarray]], side: int, count: int) -> list[Image.Image]:
+    """A crop of each picture in turn until there are `count`, of no place twice: some pictures have few places."""
+    crops, taken = [], set()
+    for turn in range(-(-count // len(pictures))):
         for sha256, picture in pictures:
-            yield picture, np.random.default_rng([turn, int(sha256[:8], 16)])
-
-
-def _crop(picture: np.ndarray, side: int, rng: np.random.Generator) -> Image.Image:
-    y, x = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
-    return Image.fromarray(picture[y : y + side, x : x + side])
+            rows, columns = (length - side + 1 for length in picture.shape[:2])
+            if turn >= rows * columns:
+                continue
+            rng = np.random.default_rng([turn, int(sha256[:8], 16)])
+            while (place := (sha256, int(rng.integers(0, rows)), int(rng.integers(0, columns)))) in taken:
+                pass
+            taken.add(place)
+            _, y, x = place
+            crops.append(Image.fromarray(picture[y : y + side, x : x + side]))
+    return crops
 
 
 def _for_ranges(crops: Sequence[Image.Image]) -> Iterator[np.ndarray]:

@@ -96,7 +96,7 @@ def run(
         typer.Option("--split", help="Also write the features and compare graphs, to encode once, compare often."),
     ] = False,
     calibration: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Photographs to calibrate INT8 on and to judge it by, 8 at least."),
     ] = None,
     calibration_count: Annotated[
@@ -150,7 +150,7 @@ def run(
         typer.Option(metavar="SIZE", help="Most device memory the engine may work in, as in 1400MB or 2GB."),
     ] = None,
     timing_cache: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Where TensorRT keeps what it measured, for a faster next build."),
     ] = None,
     version_compatible: Annotated[
@@ -159,12 +159,12 @@ def run(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="Let every GPU from Ampere on run the engine.")
     ] = False,
-    output_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where the artifact goes.")] = Path("artifacts"),
+    output_dir: Annotated[str, typer.Option(metavar="DIR", help="Where the artifact goes.")] = "artifacts",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an artifact of another specification.")
     ] = False,
     check: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Prove an existing artifact again instead: manifest, structure, numbers."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
@@ -176,12 +176,14 @@ def run(
 ) -> None:
     """Export LPIPS as one ONNX graph, proven equal to the PyTorch reference."""
     progress = _StageProgress(debug)
-    before = _files(output_dir)
+    folder = Path(output_dir)
+    before = _files(folder)
 
     def work() -> None:
-        for option, name in (("--backbone", backbone), ("--lin", lin)):
-            if name == "":
-                raise SpecError(f"{option} '' is an empty name; give a file or leave the option out")
+        for option in _given(context):
+            # As a path it would be the current folder.
+            if context.params[option.name] == "":
+                raise SpecError(f"{option.opts[0]} '' is an empty name; name what is meant or leave the option out")
         if check is not None:
             _refuse_beside_check(context)
         _refuse_beside_precision(context)
@@ -195,7 +197,7 @@ def run(
             from .spec import ExportSpec
 
         if check is not None:
-            proof = prove(check, backbone=_path(backbone), lin=_path(lin), progress=progress)
+            proof = prove(Path(check), backbone=_path(backbone), lin=_path(lin), progress=progress)
             report_check(proof, as_json)
             return
         spec = ExportSpec(
@@ -207,7 +209,7 @@ def run(
             allow_unknown_weights=allow_unknown_weights,
             input=input,
             split=split,
-            calibration=calibration,
+            calibration=_path(calibration),
             calibration_count=calibration_count,
             target=target or ("tensorrt" if engine else "cpu"),
             max_error=max_error,
@@ -215,14 +217,14 @@ def run(
         if precision == "auto":
             artifacts, trials = export_auto(
                 spec,
-                output_dir,
+                folder,
                 shapes=wanted or EngineSpec(),
                 engine=engine,
                 overwrite=overwrite,
                 progress=progress,
             )
         else:
-            artifacts, trials = export(spec, output_dir, engine=wanted, overwrite=overwrite, progress=progress), []
+            artifacts, trials = export(spec, folder, engine=wanted, overwrite=overwrite, progress=progress), []
         report_export(artifacts, time.perf_counter() - start, as_json, trials)
 
     def worded(error: LpipsError) -> str:
@@ -230,13 +232,13 @@ def run(
         if not isinstance(error, StructureError | ValidationError):
             return message
         if check is not None:
-            path = str(find_model(check))
+            path = str(find_model(Path(check)))
             return message if path in message else f"{path}: {message}"
         where = f"{progress.title}: " if progress.title else ""
         return f"{where}{message}; nothing was published"
 
     def interrupted() -> str:
-        unchanged = check is None and before is not None and _files(output_dir) == before
+        unchanged = check is None and before is not None and _files(folder) == before
         return "interrupted; nothing was published" if unchanged else "interrupted"
 
     guard(work, debug, worded, interrupted)
@@ -259,12 +261,17 @@ def _engine_spec(context: typer.Context) -> EngineSpec | None:
 
 
 def _refuse_beside_precision(context: typer.Context) -> None:
-    precision = context.params["precision"]
-    if precision == "int8" and context.params["calibration"] is None:
+    precision, calibrated = context.params["precision"], context.params["calibration"] is not None
+    if precision == "int8" and not calibrated:
         raise SpecError(NO_CALIBRATION)
-    for option in _given(context) if precision not in ("int8", "auto") else ():
-        if option.name in _OF_INT8:
-            raise SpecError(f"{option.opts[0]} with --precision {precision}: it is for int8 and auto; leave it out")
+    for option in (option.opts[0] for option in _given(context) if option.name in _OF_INT8):
+        if precision not in ("int8", "auto"):
+            raise SpecError(f"{option} with --precision {precision}: it is for int8 and auto; leave it out")
+        if not calibrated:
+            raise SpecError(
+                f"{option} without --calibration: it is for INT8, which is not tried then; "
+                "give a folder of photographs with --calibration or leave it out"
+            )
 
 
 def _refuse_beside_check(context: typer.Context) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lpips_runtime import contract
 from lpips_runtime.contract import ModelInfo
+from lpips_runtime.gpu import Gpu
 from lpips_runtime.plan import FLAVOURS, PlanInfo, Profile
 
 from .errors import EngineError, SpecError
@@ -25,22 +26,21 @@ from .progress import Progress
 from .trt import Bounds, Log, build_plan
 from .trt_library import Library, find_library, gpu
 
-__all__ = ["EngineJob", "build_engine", "plan_engine"]
+__all__ = ["EngineJob", "build_engine", "executed", "plan_engine"]
 
 
 @dataclass(frozen=True)
 class EngineJob:
     """An engine that can be built as far as is known before there is a graph.
 
-    library: what builds it. profiles: the shapes it will admit. device: name and compute capability of the GPU it is
-    built for, None for plans that are tied to none. timings: content of the timing cache, None without one.
+    library: what builds it. profiles: the shapes it will admit. device: the GPU it is built for, None for
+    plans that are tied to none.
     """
 
     spec: EngineSpec
     library: Library
     profiles: tuple[Profile, ...]
-    device: tuple[str, str] | None
-    timings: bytes | None
+    device: Gpu | None
 
     def check(self, graph: Path, info: ModelInfo, overwrite: bool) -> None:
         """Raise SpecError if TensorRT takes no such graph, PublishError if what is in the engine's place must stay."""
@@ -77,40 +77,49 @@ def plan_engine(spec: EngineSpec, net: str, min_size: int) -> EngineJob:
     profiles = spec.profiles(net, min_size)
     library = find_library()
     library.check(spec)
-    timings = None if spec.timing_cache is None else _read_timings(spec.timing_cache)
-    return EngineJob(spec, library, profiles, gpu() if library.tied_to_gpu else None, timings)
+    _read_timings(spec.timing_cache)
+    return EngineJob(spec, library, profiles, gpu() if library.tied_to_gpu else None)
 
 
 def build_engine(
-    graph: Path, info: ModelInfo, job: EngineJob, *, overwrite: bool = False, progress: Progress | None = None
+    graph: Path,
+    info: ModelInfo,
+    job: EngineJob,
+    *,
+    overwrite: bool = False,
+    kept: str = "",
+    progress: Progress | None = None,
 ) -> Artifact:
     """Build the engine of a pair graph and publish it beside the graph, its manifest with it.
 
-    info: the graph's metadata. Raises what job.check raises; EngineError if TensorRT cannot build it, or if the timing
-    cache cannot be written, when the engine is published all the same; PublishError.
+    info: the graph's metadata. kept: what errors say of graph and engine; without it, that what is there is published
+    all the same. Raises what job.check raises; EngineError if TensorRT cannot build it, or if the timing cache cannot
+    be written, when the engine is there all the same; PublishError.
     """
     progress = progress or Progress()
     job.check(graph, info, overwrite)
-    target, kept = job.path(graph), f"the graph is published all the same: {graph}"
+    target = job.path(graph)
+    kept_graph = kept or f"the graph is published all the same: {graph}"
     data = graph.read_bytes()
     start = time.perf_counter()
     with progress.stage(f"building {target.name}", 100) as advance:
         bounds = [_bounds(info, profile) for profile in job.profiles]
+        timings = _read_timings(job.spec.timing_cache)  # as the build before this one left them
         try:
-            plan = build_plan(job.library, data, bounds, job.spec, Log(progress.detail), advance, job.timings)
+            plan = build_plan(job.library, data, bounds, job.spec, Log(progress.detail), advance, timings)
         except EngineError as error:
-            raise EngineError(f"{error}; {kept}") from error
+            raise EngineError(f"{error}; {kept_graph}") from error
     seconds = time.perf_counter() - start
     if plan.forgotten is not None:
         progress.note(f"{job.spec.timing_cache}: timings of another TensorRT or GPU, made anew ({plan.forgotten})")
 
-    with staging(target.parent, kept) as folder:
+    with staging(target.parent, kept_graph) as folder:
         staged = folder / target.name
         staged.write_bytes(plan.data)
         manifest = _manifest(staged.name, plan.data, graph.name, data, info, job, seconds)
         (artifact,) = publish([(staged, manifest)], target.parent)
     if plan.timings is not None and job.spec.timing_cache is not None:
-        _write_timings(job.spec.timing_cache, plan.timings, target)
+        _write_timings(job.spec.timing_cache, plan.timings, kept or f"the engine is published all the same: {target}")
     return artifact
 
 
@@ -126,7 +135,6 @@ def _bounds(info: ModelInfo, profile: Profile) -> Bounds:
 def _manifest(
     file: str, plan: bytes, onnx: str, graph: bytes, info: ModelInfo, job: EngineJob, seconds: float
 ) -> Mapping[str, Any]:
-    name, capability = job.device or (None, None)
     described = PlanInfo(
         sha256=hashlib.sha256(plan).hexdigest(),
         onnx=onnx,
@@ -134,8 +142,8 @@ def _manifest(
         info=info,
         flavour=job.library.flavour,
         tensorrt=job.library.version,
-        gpu=name,
-        compute_capability=capability,
+        gpu=job.device and job.device.name,
+        compute_capability=job.device and job.device.compute_capability,
         profiles=job.profiles,
         version_compatible=job.spec.version_compatible,
         hardware_compatible=job.hardware_compatible,
@@ -155,7 +163,14 @@ def _manifest(
     }
 
 
-def _read_timings(path: Path) -> bytes:
+def executed(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The manifest of an engine that was run: `found` says against what, on how many pairs, and its worst error."""
+    return {**manifest, "executed": True, "validated": dict(found)}
+
+
+def _read_timings(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
     try:
         if not path.parent.is_dir():
             raise EngineError(f"--timing-cache {path}: its folder does not exist; make it or choose another file")
@@ -168,7 +183,7 @@ def _read_timings(path: Path) -> bytes:
         ) from error
 
 
-def _write_timings(path: Path, timings: bytes, engine: Path) -> None:
+def _write_timings(path: Path, timings: bytes, kept: str) -> None:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(timings)
@@ -176,7 +191,4 @@ def _write_timings(path: Path, timings: bytes, engine: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise EngineError(
-            f"--timing-cache {path}: cannot be written: {error.strerror}; "
-            f"the engine is published all the same: {engine}"
-        ) from error
+        raise EngineError(f"--timing-cache {path}: cannot be written: {error.strerror}; {kept}") from error

@@ -4,15 +4,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from lpips_runtime.contract import ModelInfo, is_sealed
 from lpips_runtime.errors import DamagedModelError, ForeignModelError
-from lpips_runtime.models import find_model, manifest_path, read_model
-from lpips_runtime.providers import onnxruntime
+from lpips_runtime.models import find_model, is_plan, manifest_path, read_model
+from lpips_runtime.ort import onnxruntime
 
 from .backbones import BACKBONES
 from .calibration import Calibration, load_calibration
@@ -31,7 +31,7 @@ from .tracing import serialized, trace
 from .validate import LIMITS, Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
-__all__ = ["Proof", "check", "check_output", "export", "export_sources", "open_sources"]
+__all__ = ["Proof", "check", "check_output", "engine_of", "export", "export_sources", "open_sources"]
 
 
 class Sources(NamedTuple):
@@ -149,9 +149,13 @@ def export_sources(
         published = publish(staged, output_dir)
     if job is None:
         return published
-    graph = published[0].path
+    return [*published, engine_of(published[0].path, job, overwrite=overwrite, progress=progress)]
+
+
+def engine_of(graph: Path, job: EngineJob, **options: Any) -> Artifact:
+    """The engine of a graph that was published; options: those of build_engine."""
     _, info = _read(graph)  # as published: with the hash of its content
-    return [*published, build_engine(graph, info, job, overwrite=overwrite, progress=progress)]
+    return build_engine(graph, info, job, **options)
 
 
 def _plan(
@@ -191,7 +195,7 @@ def check(
     """
     progress = progress or Progress()
     path = find_model(model)
-    if path.suffix == ".engine":
+    if is_plan(path):
         raise ForeignModelError(f"{path}: is an engine, which shows its numbers only where it runs; check its graph")
     graph, info = _read(path)
     if not manifest_path(path).exists():

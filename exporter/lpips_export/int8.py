@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from lpips_runtime.contract import DISTANCE, DISTORTED, REFERENCE, ModelInfo
-from lpips_runtime.providers import exact_int8, onnxruntime
+from lpips_runtime.cpu import exact_int8
+from lpips_runtime.ort import onnxruntime
 
 from .agreement import SMALL, Agreement, agreement
 from .calibration import Calibration, Pairs

@@ -1,6 +1,7 @@
 """The JSON beside every artifact, and how both come to be in the output folder: all or nothing."""
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -23,6 +24,13 @@ from .weights import BackboneWeights, LinWeights
 __all__ = ["Artifact", "build_manifest", "check_replaceable", "publish", "specification", "staging", "tools"]
 
 _STAGING_PREFIX = ".lpips-export-"
+
+# What to do before another --output-dir is chosen, by why the operating system refuses.
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space or "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable or "),
+}
+
 _TOOLS = ("lpips-export", "lpips", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -116,13 +124,15 @@ def check_replaceable(model: Path, spec: Mapping, overwrite: bool) -> None:
 def staging(output_dir: Path, published: str = "nothing was published") -> Iterator[Path]:
     """A hidden folder in the output folder for what is not finished; removed whatever happens.
 
-    One that a killed export left behind is removed too. Raises PublishError if nothing can be written there, then
-    or later: a full disk shows while models are saved. published: what holds in that case.
+    One that a killed export left behind is removed too, and so are the output folder and its parents if they were made
+    for this and stayed empty. Raises PublishError if nothing can be written there, then or later: a full disk shows
+    while models are saved. published: what holds in that case.
     """
-    folder = None
-    if output_dir.exists() and not output_dir.is_dir():
-        raise PublishError(f"{output_dir}: is no folder; choose another --output-dir")
+    folder, made = None, []
     try:
+        if output_dir.exists() and not output_dir.is_dir():
+            raise PublishError(f"{output_dir}: is no folder; choose another --output-dir")
+        made = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
         output_dir.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(output_dir)
         folder = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=output_dir))
@@ -132,11 +142,14 @@ def staging(output_dir: Path, published: str = "nothing was published") -> Itera
             raise
         raise PublishError(
             f"{error.filename or output_dir}: cannot be written: {error.strerror}; "
-            f"{published}, free space or choose another --output-dir"
+            f"{published}, {_ADVICE.get(error.errno, '')}choose another --output-dir"
         ) from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty: something was published, here or by another export
+                path.rmdir()
 
 
 def _remove_abandoned(output_dir: Path) -> None:

@@ -3,6 +3,7 @@
 Knows neither torch nor TensorRT, so that a wrong call is told before either is loaded.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ _OPT: Shape = (1, 256, 256)
 # test images; larger ones are asked for with --max.
 _MAX: Shape = (4, 1024, 1024)
 
+# The images alone would take 1.5 TB, and TensorRT builds an engine for them all the same.
+_MOST_PIXELS = 1 << 36
+
 _DIMENSIONS = ("pairs", "height", "width")
 
 
@@ -30,7 +34,7 @@ class EngineSpec:
     """A TensorRT engine to be built. Shapes are pairs of images x height x width in pixels.
 
     min, opt, max: of each optimisation profile, or empty for the defaults; those that are given are equally many.
-    workspace: most bytes of device memory that one layer may use, None for all there is. timing_cache: file that
+    workspace: most bytes of device memory that the engine may work in, None for all there is. timing_cache: file that
     remembers what earlier builds measured. version_compatible: later TensorRT versions can read the plan.
     hardware_compatible: GPUs from Ampere on can.
 
@@ -54,6 +58,8 @@ class EngineSpec:
             for shape in shapes:
                 if shape[0] < 1:
                     raise SpecError(f"{option} {_text(shape)}: a batch holds at least one pair; give 1x... or more")
+                if math.prod(shape) > _MOST_PIXELS:
+                    raise SpecError(f"{option} {_text(shape)}: no GPU has the memory for such images; give less")
         options = list(self._given().items())
         for k, (lower_option, lowers) in enumerate(options):
             for upper_option, uppers in options[k + 1 :]:
@@ -93,7 +99,7 @@ def engine_spec(
     opt_shapes: Sequence[str] | None,
     max_shapes: Sequence[str] | None,
     workspace: str | None,
-    timing_cache: Path | None,
+    timing_cache: str | None,
     version_compatible: bool,
     hardware_compatible: bool,
 ) -> EngineSpec:
@@ -111,7 +117,7 @@ def engine_spec(
         raise SpecError(f"--workspace: {error}") from error
     return EngineSpec(
         *(parsed["--min"], parsed["--opt"], parsed["--max"]),
-        *(size, timing_cache, version_compatible, hardware_compatible),
+        *(size, None if timing_cache is None else Path(timing_cache), version_compatible, hardware_compatible),
     )
 
 

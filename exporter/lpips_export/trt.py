@@ -46,7 +46,8 @@ class Log:
 
     def error(self, what: str, words: str = "") -> EngineError:
         """The error for something that failed: what, in which words of TensorRT's, and the next step."""
-        words = words or self.words() or "it does not say why"
+        # The size that it names follows the limit that was given, and is not what would do.
+        words = re.sub(r" \(Requested size was \d+ bytes\.\)", "", words or self.words()) or "it does not say why"
         steps = (step for pattern, step in _NEXT_STEPS if re.search(pattern, words, re.IGNORECASE))
         return EngineError(f"{what}: {words}; {next(steps, 'see its whole log with --debug')}")
 
@@ -186,7 +187,10 @@ def _build(
     config = builder.create_builder_config()
     if network is None or config is None:
         raise log.error(f"{title} makes no network")
-    parser = api.OnnxParser(network, recorder)
+    try:
+        parser = api.OnnxParser(network, recorder)
+    except (TypeError, RuntimeError) as error:
+        raise log.error(f"{title} has no parser", log.words() or _line(str(error))) from error
     if not parser.parse(graph):
         complaints = [_complaint(parser.get_error(k)) for k in range(parser.num_errors)]
         raise log.error(f"{title} {library.version} does not take the graph", "; ".join(complaints[:2]))
@@ -198,7 +202,10 @@ def _build(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise log.error(f"{title} did not build the engine")
-    return Plan(bytes(plan), None if cache is None else bytes(cache.serialize()), forgotten)
+    kept = None if cache is None else cache.serialize()
+    if cache is not None and kept is None:
+        raise log.error(f"{title} does not give its timings")
+    return Plan(bytes(plan), None if kept is None else bytes(kept), forgotten)
 
 
 def _network_flags(api: Any) -> int:
@@ -224,6 +231,8 @@ def _configure(api: Any, config: Any, spec: EngineSpec, log: Log, title: str) ->
 
 def _add_profile(builder: Any, config: Any, bounds: Bounds, log: Log, title: str) -> None:
     profile = builder.create_optimization_profile()
+    if profile is None:
+        raise log.error(f"{title} makes no profile")
     try:
         for name, (low, opt, high) in bounds.items():
             profile.set_shape(name, low, opt, high)

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lpips_runtime.engine import LIBRARIES
+from lpips_runtime.errors import ProviderError
+from lpips_runtime.gpu import Gpu, find_gpu
+
 from .errors import EngineError, SpecError
 from .profiles import EngineSpec
 
@@ -17,22 +21,17 @@ NO_GPU = "check the NVIDIA driver, or install TensorRT-RTX, which builds without
 
 @dataclass(frozen=True)
 class _Flavour:
-    """One of the libraries. refuses: field of EngineSpec -> why it means nothing there."""
+    """What building with one of the libraries asks for. refuses: field of EngineSpec -> why it means nothing there."""
 
-    name: str
-    title: str
-    module: str
     oldest: tuple[int, int]
     tied_to_gpu: bool
     refuses: Mapping[str, str]
 
 
-_FLAVOURS = (
-    _Flavour("tensorrt", "TensorRT", "tensorrt", (10, 12), True, {}),
-    _Flavour(
-        "tensorrt-rtx",
-        "TensorRT-RTX",
-        "tensorrt_rtx_bindings",
+# Keys of LIBRARIES; the first that is installed is taken.
+_FLAVOURS = {
+    "tensorrt": _Flavour((10, 12), True, {}),
+    "tensorrt-rtx": _Flavour(
         (1, 0),
         False,
         {
@@ -41,7 +40,7 @@ _FLAVOURS = (
             "hardware_compatible": "its plans run on GPUs from Ampere on as they are",
         },
     ),
-)
+}
 
 _INSTALL = "install one of the extras: pip install ./runtime '.[tensorrt]', or '.[tensorrt-rtx]' to build without a GPU"
 
@@ -68,37 +67,30 @@ class Library:
 def find_library() -> Library:
     """TensorRT, or where that is not installed TensorRT-RTX. Raises EngineError, naming the extras, without either."""
     reasons = []
-    for flavour in _FLAVOURS:
-        if importlib.util.find_spec(flavour.module) is None:
+    for name, flavour in _FLAVOURS.items():
+        title, module, _ = LIBRARIES[name]
+        if importlib.util.find_spec(module) is None:
             continue
         try:
-            api = importlib.import_module(flavour.module)
+            api = importlib.import_module(module)
         except (ImportError, OSError) as error:  # OSError: a library of CUDA that cannot be loaded
-            reasons.append(f"{flavour.module} cannot be imported ({_first_line(error)})")
+            reasons.append(f"{module} cannot be imported ({_first_line(error)})")
             continue
         version = str(api.__version__)
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < flavour.oldest:
             oldest = ".".join(map(str, flavour.oldest))
-            reasons.append(f"{flavour.title} {version} is older than {oldest}")
+            reasons.append(f"{title} {version} is older than {oldest}")
             continue
-        return Library(flavour.name, flavour.title, version, api, flavour.tied_to_gpu, flavour.refuses)
+        return Library(name, title, version, api, flavour.tied_to_gpu, flavour.refuses)
     raise EngineError(f"no TensorRT: {'; '.join(reasons) or 'none is installed'}; {_INSTALL}")
 
 
-def gpu() -> tuple[str, str]:
-    """Name and compute capability ("8.9") of the GPU that TensorRT builds for. Raises EngineError."""
+def gpu() -> Gpu:
+    """The GPU that TensorRT builds for, the first one. Raises EngineError."""
     try:
-        from cuda.bindings import runtime  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise EngineError(f"no cuda-python 12.8 or newer ({_first_line(error)}); {_INSTALL}") from error
-    properties = None
-    code, device = runtime.cudaGetDevice()
-    if int(code) == 0:
-        code, properties = runtime.cudaGetDeviceProperties(device)
-    if properties is None:
-        words = runtime.cudaGetErrorString(code)[1].decode()
-        raise EngineError(f"TensorRT builds on the GPU that it builds for, and CUDA finds none: {words}; {NO_GPU}")
-    return properties.name.decode(), f"{properties.major}.{properties.minor}"
+        return find_gpu(0)
+    except ProviderError as error:
+        raise EngineError(f"TensorRT builds on the GPU that it builds for: {error}; {NO_GPU}") from error
 
 
 def _first_line(error: Exception) -> str:

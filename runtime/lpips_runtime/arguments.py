@@ -66,15 +66,23 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         metavar="MODEL",
         help="an .onnx or .engine file of lpips-export, or a name such as alex "
-        "(default: $LPIPS_MODEL, then artifacts/lpips_alex_fp32.onnx)",
+        "(default: $LPIPS_MODEL, then artifacts/lpips_alex_fp32.onnx, then the installed lpips-model-alex)",
     )
     model.add_argument(
         "--provider",
         default="auto",
         metavar="NAME",
-        help="auto, cpu, cuda or cuda:1, for an .engine file tensorrt:1 or tensorrt-rtx:1 (default: auto)",
+        help="auto, cpu, cuda, openvino, tensorrt-rtx, or one of its devices as in cuda:1; "
+        "for an .engine file tensorrt:1 or tensorrt-rtx:1 (default: auto, the best that works)",
     )
-    model.add_argument("--threads", type=_count, metavar="N", help="threads of ONNX Runtime (default: its own choice)")
+    model.add_argument(
+        "--fast-math",
+        action="store_true",
+        help="let a float32 model run in the provider's faster types (bfloat16, TF32); not for nearly equal images",
+    )
+    model.add_argument(
+        "--threads", type=_count, metavar="N", help="threads on the CPU (default: the cores that it may use)"
+    )
     model.add_argument(
         "--batch-size",
         type=_batch_size,
@@ -96,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of what the store keeps: fp16 takes half the space and changes distances by 1e-4 or less (default: fp32)",
     )
     model.add_argument("--info", action="store_true", help="say what the model is, and exit")
+    model.add_argument("--list-providers", action="store_true", help="say what can compute here, and exit")
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=list(FORMATS), default="text", help="default: text")
     output.add_argument("-o", "--output", metavar="FILE", help="write results there instead of stdout")
@@ -146,11 +155,12 @@ def check_options(options: argparse.Namespace) -> None:
     ]
     if options.feature_precision is not None and options.feature_store is None:
         raise UsageError("--feature-precision is of the store; give --feature-store DIR too")
-    if options.info:
-        if given:
-            raise UsageError(f"--info scores nothing; leave out {given[0]}")
+    asking = [name for name, asked in (("--info", options.info), ("--list-providers", options.list_providers)) if asked]
+    if asking:
+        if given or len(asking) > 1:
+            raise UsageError(f"{asking[0]} scores nothing; leave out {[*asking[1:], *given][0]}")
         if options.format not in ("text", "json"):
-            raise UsageError("--info prints text or json")
+            raise UsageError(f"{asking[0]} prints text or json")
         return
     if len(given) != 1:
         what = f"not {' and '.join(given)} together" if given else "and nothing was given"

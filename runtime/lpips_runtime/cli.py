@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from . import pairs as sources
 from .arguments import check_options, check_targets, parse
 from .errors import LpipsError, OutputError, PairingError, UsageError
+from .log import log_to
 from .models import find_model
 from .notes import Notes
 from .output import open_output, reason
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` default to those of the process."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _exit_on_kill():
+        with _exit_on_kill(), log_to(lambda text: _say(_one_line(f"note: {text}"))):
             return _run(options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -96,6 +97,11 @@ _ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 16
 
 def _run(options: argparse.Namespace) -> int:
     check_options(options)
+    if options.list_providers:
+        from .listing import describe
+
+        _write(describe(options.format, fast_math=options.fast_math), options.output)
+        return 0
     model = find_model(options.model)
     check_targets(options, model)
     pairs, total, single = ((), None, False) if options.info else _pairs(options)
@@ -120,6 +126,7 @@ def _run(options: argparse.Namespace) -> int:
             model,
             provider=options.provider,
             threads=options.threads,
+            fast_math=options.fast_math,
             background=background,
             trust_engine=options.trust_engine,
             features=store,
@@ -301,10 +308,14 @@ def _write_info(scorer: Scorer, options: argparse.Namespace) -> None:
         text = "\n".join(
             _one_line(f"{part}.{key}: {value}") for part, values in described.items() for key, value in values.items()
         )
-    with open_output(options.output, atomic=True) as stream:
+    _write(text, options.output)
+
+
+def _write(text: str, output: str | None) -> None:
+    with open_output(output, atomic=True) as stream:
         try:
             stream.write(f"{text}\n")
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"{options.output or 'standard output'}: cannot be written: {reason(error)}") from error
+            raise OutputError(f"{output or 'standard output'}: cannot be written: {reason(error)}") from error

@@ -23,6 +23,9 @@ from .providers import choose_gpu
 
 __all__ = ["LIBRARIES", "Engine", "Library"]
 
+# Compute capability from which on a hardware-compatible plan runs.
+_AMPERE = [8, 0]
+
 _AGAIN = "build it again with lpips-export --engine"
 
 
@@ -47,12 +50,15 @@ class Engine:
     of it runs on the CPU. trust_engine: open a version-compatible plan too, which runs code of its own on the host.
 
     Attributes: path, sha256 (of the file), info (ModelInfo of the graph that it was built from), depths (number of
-    taps), provider (the plan's flavour), device (number of the GPU), runtime (what computes: library, version and
-    GPU), origin (what the file was made from: the .onnx and its sha256).
+    taps), provider (the plan's flavour), device (number of the GPU), fast_math (no: the types were fixed when it was
+    built), runtime (what computes: library, version and GPU), origin (what the file was made from: the .onnx and its
+    sha256).
 
     Raises ModelError and its kinds for a plan that is damaged, or made for another TensorRT or GPU; ProviderError if
     the library, the driver, the GPU or its memory is missing; UsageError for arguments that cannot be meant.
     """
+
+    fast_math = False
 
     def __init__(
         self,
@@ -181,9 +187,10 @@ def _check_machine(path: Path, plan: PlanInfo, version: str, gpu: Gpu) -> None:
     # A version-compatible plan is read by its own TensorRT and by newer ones.
     fits = _numbers(version) >= _numbers(plan.tensorrt) if plan.version_compatible else version == plan.tensorrt
     promised = {"name": plan.gpu, "compute_capability": plan.compute_capability}
-    other_gpu = not plan.hardware_compatible and any(
-        value is not None and value != getattr(gpu, key) for key, value in promised.items()
-    )
+    if plan.hardware_compatible:
+        other_gpu = _numbers(gpu.compute_capability) < _AMPERE
+    else:
+        other_gpu = any(value is not None and value != getattr(gpu, key) for key, value in promised.items())
     differing = [what for what, differs in ((f"{title} version", not fits), ("GPU", other_gpu)) if differs]
     if differing:
         built_on = "" if plan.gpu is None else f" on {plan.gpu} ({plan.compute_capability})"

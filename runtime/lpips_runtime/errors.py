@@ -12,6 +12,7 @@ LpipsError
 ├── InputError              an image or array cannot be scored (also a ValueError)
 │   ├── ImageFileError      the file cannot be read as an image
 │   ├── ImageFormatError    it can, but LPIPS is not defined on what it holds
+│   │   └── TransparencyError  transparent pixels, and no background
 │   ├── ShapeError          sizes, layout, dtype or value range
 │   └── ForeignFeaturesError  features of another model, which cannot be compared with this one's
 ├── StoreError              a feature store cannot be used, or a file in it (also an OSError)
@@ -39,6 +40,7 @@ __all__ = [
     "ProviderError",
     "ShapeError",
     "StoreError",
+    "TransparencyError",
     "UsageError",
 ]
 
@@ -96,6 +98,10 @@ class ImageFileError(InputError):
 
 class ImageFormatError(InputError):
     """A file is an image of a kind that LPIPS is not defined on: CMYK, float, animated, transparent."""
+
+
+class TransparencyError(ImageFormatError):
+    """A file has transparent pixels, and no background to put behind them was given."""
 
 
 class ShapeError(InputError):

@@ -123,7 +123,7 @@ class Split:
             _check_belongs(graph, pair)
         self._store = store
         # Features that were computed in faster types, or rounded for the store, are others.
-        marks = {"fast": self._features.runtime.get("fast_math"), "fp16": store is not None and store.rounds}
+        marks = {"fast": self._features.fast_math, "fp16": store is not None and store.rounds}
         self.model = "-".join((self._features.sha256, *(mark for mark, holds in marks.items() if holds)))
         if pair.info.precision == "int8":
             self._check_numbers(pair)

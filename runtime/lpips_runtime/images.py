@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageColor, UnidentifiedImageError
 
-from .errors import ImageFileError, ImageFormatError, InputError, UsageError
+from .errors import ImageFileError, InputError, TransparencyError, UsageError
 from .pillow_checks import GRAY16, MAX_PIXELS, WITH_ALPHA, check_header, check_stream, raw_mode, transparent_value
 from .quiet import mute_warnings
 
@@ -49,8 +49,8 @@ EXTENSIONS = frozenset((".apng", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo
 class Note:
     """Something that the user of a file should know although it could be read.
 
-    kind: stable key, one of gray16, rgb16, icc, mpo, exif. text: the same for every file of a kind, without
-    the file's name, so that a command can say it once with a count.
+    kind: stable key, one of gray16, rgb16, icc, mpo, exif; of a result, fast-math. text: the same for every file of
+    a kind, without the file's name, so that a command can say it once with a count.
     """
 
     kind: str
@@ -124,8 +124,8 @@ def load_image(path: str | os.PathLike[str], *, background: tuple[int, int, int]
 
     Raises ImageFileError if the file is missing, not a regular file, empty, of another format, damaged,
     truncated, or larger than MAX_PIXELS or MAX_BYTES; ImageFormatError if it has several frames or pages,
-    transparent pixels, or CMYK, CIELAB, float, 32-bit, 12-bit or signed values; UsageError for a background
-    that is no colour.
+    or CMYK, CIELAB, float, 32-bit, 12-bit or signed values; TransparencyError, one of these, for transparent
+    pixels; UsageError for a background that is no colour.
     """
     name = os.fsdecode(path)
     if background is not None:
@@ -269,7 +269,7 @@ def _alpha(opaque: np.ndarray) -> np.ndarray:
 
 def _composite(pixels: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int] | None, name: str) -> np.ndarray:
     if background is None:
-        raise ImageFormatError(
+        raise TransparencyError(
             f"{name}: {np.count_nonzero(alpha < 255):,} of {alpha.size:,} pixels are transparent, "
             "and LPIPS is defined on opaque ones; give a background colour (--background white)"
         )

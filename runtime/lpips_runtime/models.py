@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DamagedModelError, ForeignModelError, ModelNotFoundError
+from .installed import installed_models, model_name, package_name, package_of
 from .plan import PlanInfo
 
-__all__ = ["DEFAULT_MODEL", "MODEL_VARIABLE", "find_model", "is_plan", "manifest_path", "read_model", "read_plan"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "MODEL_VARIABLE",
+    "find_model",
+    "is_plan",
+    "manifest_path",
+    "read_model",
+    "read_plan",
+    "stem_of",
+]
 
 DEFAULT_MODEL = Path("artifacts/lpips_alex_fp32.onnx")
 MODEL_VARIABLE = "LPIPS_MODEL"
@@ -21,31 +31,82 @@ MODEL_VARIABLE = "LPIPS_MODEL"
 # What a protobuf message can hold; a larger (say, sparse) file is not read into memory to find out.
 _MOST_BYTES = 2**31
 
-_NAME = re.compile(r"(alex|vgg|squeeze)(?:-(fp32|fp16|int8))?")
+# A name is an artifact's file name with hyphens, and without what is the default; see stem_of.
+_NAME = re.compile(
+    r"(alex|vgg|squeeze)(?:-(fp32|fp16|int8))?(-v0\.0)?(-baseline)?(-custom-[0-9a-f]{8})?(-uint8)?(-tensorrt)?"
+)
 
-# What lpips-export needs besides the net.
-_OPTIONS = {"fp32": "", "fp16": " --precision fp16", "int8": " --precision int8 --calibration DIR"}
+# What lpips-export needs besides the net, for each part of a name.
+_OPTIONS = {
+    "fp16": " --precision fp16",
+    "int8": " --precision int8 --calibration DIR",
+    "v0.0": " --lpips-version 0.0",
+    "baseline": " --lin none",
+    "custom": " and your --backbone or --lin",
+    "uint8": " --input uint8",
+    "tensorrt": " --target tensorrt",
+}
 
 
 def find_model(model: str | os.PathLike[str] | None = None) -> Path:
-    """The file that `model` means: a path, or a name such as `alex` or `alex-fp16` (then in `artifacts/`).
+    """The file that `model` means: a path, or a name such as `alex` or `alex-fp16`.
 
-    Without one, $LPIPS_MODEL and then `artifacts/lpips_alex_fp32.onnx`. Raises ModelNotFoundError.
+    A name means the artifact of that name in `artifacts/` or, if there is none, an installed one (lpips-model-alex).
+    Without `model`, $LPIPS_MODEL and then the name `alex`. Raises ModelNotFoundError, or DamagedModelError for an
+    installed model whose file is gone.
     """
     origin = ""
     if model is None and os.environ.get(MODEL_VARIABLE):
         model, origin = os.environ[MODEL_VARIABLE], f" (from ${MODEL_VARIABLE})"
     if model is None:
-        path, next_step = (
-            DEFAULT_MODEL,
-            "export it with lpips-export, or name a model with -m or $LPIPS_MODEL",
-        )
-    elif (match := _NAME.fullmatch(str(model))) and not Path(model).is_file():
-        net, precision = match[1], match[2] or "fp32"
-        path = DEFAULT_MODEL.parent / f"lpips_{net}_{precision}.onnx"
-        next_step = f"export it with: lpips-export --net {net}" + _OPTIONS[precision]
-    else:
-        path, next_step = Path(model), "give the path of an .onnx or .engine file of lpips-export"
+        return _find_stem(DEFAULT_MODEL.stem, "export it with lpips-export, or name a model with -m or $LPIPS_MODEL")
+    stem = stem_of(str(model))
+    if stem is not None and not Path(model).is_file():
+        parts = str(model).split("-")
+        options = "".join(_OPTIONS.get(part, "") for part in parts[1:])
+        return _find_stem(stem, f"or export it with: lpips-export --net {parts[0]}{options}", origin)
+    return _regular(Path(model), "give the path of an .onnx or .engine file of lpips-export", origin)
+
+
+def stem_of(name: str) -> str | None:
+    """The file name, without suffix, of the artifact of this name: alex-uint8 -> lpips_alex_fp32_uint8.
+
+    None for what is no name.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    net, precision, *rest = match.groups()
+    return f"lpips_{net}_{precision or 'fp32'}" + "".join(f"_{part[1:]}" for part in rest if part)
+
+
+def _find_stem(stem: str, next_step: str, origin: str = "") -> Path:
+    path = DEFAULT_MODEL.parent / f"{stem}.onnx"
+    if _is_missing(path):
+        # Only now, since it takes its time.
+        installed = installed_models()
+        if stem in installed:
+            return _installed(installed[stem])
+        others = f"installed: {', '.join(sorted(map(model_name, installed)))}; " if installed else ""
+        next_step = f"{others}pip install the wheel {package_name(stem)}, {next_step}"
+    return _regular(path, next_step, origin)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:  # there may be one, which _regular says cannot be opened
+        return False
+
+
+def _installed(path: Path) -> Path:
+    if not path.is_file():
+        package = package_of(path) or path.parent.name
+        raise DamagedModelError(f"{path}: is missing, though {package} is installed; install {package} again")
+    return path
+
+
+def _regular(path: Path, next_step: str, origin: str) -> Path:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -75,7 +136,8 @@ def read_model(path: Path) -> tuple[bytes, str]:
     Raises ModelNotFoundError if it cannot be read, ForeignModelError if it is larger than ONNX files can be,
     DamagedModelError if the manifest is of another file.
     """
-    data, sha256, _ = _read(path, again="export the model again")
+    package = package_of(path)
+    data, sha256, _ = _read(path, again=f"install {package} again" if package else "export the model again")
     return data, sha256
 
 

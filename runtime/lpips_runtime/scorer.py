@@ -75,12 +75,15 @@ class Scorer:
     >>> with Scorer("artifacts/lpips_alex_fp32.onnx") as scorer:
     ...     scorer.score("a.png", "b.png")
 
-    model: the path of an .onnx or .engine file of lpips-export, a name such as "alex", or None for $LPIPS_MODEL and
-    then artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda" or "cuda:1"; an engine brings its own, "auto"
-    is the first GPU, and "tensorrt:1" or "tensorrt-rtx:1" another. threads: of ONNX Runtime, None for its default and
-    for engines. background: the RGB colour, 0..255, under the transparent parts of image files; None refuses them.
-    trust_engine: open a version-compatible engine, which runs code of its own on this machine. features: a folder, or a
-    FeatureStore, that keeps the features of images, so that each is encoded once, whoever uses the folder.
+    model: the path of an .onnx or .engine file of lpips-export, a name such as "alex" (artifacts/lpips_alex_fp32.onnx
+    or else the installed lpips-model-alex), or None for $LPIPS_MODEL and then "alex". provider: "auto", "cpu", "cuda",
+    "openvino" or "tensorrt-rtx", or one of its devices, "cuda:1"; an engine brings its own, "auto" is the first GPU,
+    and "tensorrt:1" or "tensorrt-rtx:1" another. threads: that compute on the CPU, None for the cores that this process
+    may use, and for engines. fast_math: let a float32 model run in the provider's faster types (bfloat16, TF32) where
+    it has any; distances below fast_math.SMALLEST then mean nothing, and `provenance` says so. background: the RGB
+    colour, 0..255, under the transparent parts of image files; None refuses them. trust_engine: open a
+    version-compatible engine, which runs code of its own on this machine. features: a folder, or a FeatureStore, that
+    keeps the features of images, so that each is encoded once, whoever uses the folder.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
     with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads and event loops at
@@ -97,6 +100,7 @@ class Scorer:
         *,
         provider: str = "auto",
         threads: int | None = None,
+        fast_math: bool = False,
         background: tuple[int, int, int] | None = None,
         trust_engine: bool = False,
         features: str | os.PathLike[str] | FeatureStore | None = None,
@@ -104,13 +108,14 @@ class Scorer:
         self._arguments = {
             "provider": provider,
             "threads": threads,
+            "fast_math": fast_math,
             "background": background,
             "trust_engine": trust_engine,
             "features": features,
         }
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
-        self._session: Session | Engine | None = _opened(self._path, provider, threads, trust_engine)
+        self._session: Session | Engine | None = _opened(self._path, provider, threads, fast_math, trust_engine)
         self._workers = Workers()
         self.store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
         self._split: Split | None = None
@@ -149,9 +154,14 @@ class Scorer:
         return self._path
 
     @property
+    def fast_math(self) -> bool:
+        """Whether a float32 model is computed in faster types: that fast_math was asked for, and changes something."""
+        return self._open.fast_math
+
+    @property
     def provenance(self) -> dict[str, dict]:
         """What made the numbers: `model` (file, sha256, metadata; of an engine also the .onnx that it was built from)
-        and `runtime` (versions, provider, device; of an engine also the GPU)."""
+        and `runtime` (versions, provider, device, whether fast-math is in use; of an engine also the GPU)."""
         session, info = self._open, self.info
         named = (
             "net",
@@ -293,10 +303,9 @@ class Scorer:
             return self._split
 
     def _sibling(self, path: Path, kind: str) -> Session:
-        session = self._open
-        return Session(
-            path, provider=f"{session.provider}:{session.device}", threads=self._arguments["threads"], kind=kind
-        )
+        session, asked = self._open, self._arguments
+        provider = f"{session.provider}:{session.device}"
+        return Session(path, provider=provider, threads=asked["threads"], fast_math=session.fast_math, kind=kind)
 
     def _detail(self, outputs: Sequence[np.ndarray], of: Batch | Features, depths: bool) -> Detail:
         distance, layers, *maps = outputs
@@ -325,12 +334,14 @@ def mean_shares(depths: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([depth.reshape(len(depth), -1).astype(np.float64).mean(axis=1) for depth in depths], axis=1)
 
 
-def _opened(path: Path, provider: str, threads: int | None, trust_engine: bool) -> Session | Engine:
+def _opened(path: Path, provider: str, threads: int | None, fast_math: bool, trust_engine: bool) -> Session | Engine:
     if is_plan(path):
+        if fast_math:
+            raise UsageError(f"{path}: an engine's types were fixed when it was built; leave fast-math out")
         return Engine(path, provider=provider, threads=threads, trust_engine=trust_engine)
     if trust_engine:
         raise UsageError(f"{path}: is no .engine file, and nothing else is to be trusted; leave trust_engine out")
-    return Session(path, provider=provider, threads=threads)
+    return Session(path, provider=provider, threads=threads, fast_math=fast_math)
 
 
 def _fault(count: int, depths: int, distance: np.ndarray, layers: np.ndarray, maps: Sequence[np.ndarray]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,39 +11,29 @@ import numpy as np
 from . import contract
 from .checks import check_kind, check_net, check_tensors
 from .contract import ModelInfo
-from .errors import DamagedModelError, ForeignModelError, LpipsError, ProviderError, UsageError
+from .errors import DamagedModelError, ProviderError, UsageError
 from .models import read_model
-from .providers import MAX_THREADS, choose, exact_int8, onnxruntime
+from .opening import open_error, open_graph, tell
+from .ort import words_of
+from .plugins import check_process
+from .providers import MAX_THREADS
 
 __all__ = ["Session"]
 
 # ONNX Runtime's word for a type -> numpy's; whatever else it says is no type of the contract.
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
-# Names of ONNX Runtime's exceptions that speak of the file, whatever the provider.
-_OF_THE_FILE = frozenset(("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument", "UnicodeDecodeError"))
-
-_NOISE = (
-    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
-    re.compile(r"Exception during initialization: |Non-zero status code returned while "),
-    # "/onnxruntime_src/.../graph.cc:1587 void onnxruntime::Graph::Call(const std::string&) (condition) was false. "
-    # or "concatbase.h:12 PrepareForComputeImpl "
-    re.compile(
-        r"\S+\.(?:cc|cpp|h|cu):\d+ "
-        r"(?:[^()]*?::~?\w+\([^()]*\)(?: const)? |[A-Z]\w*[a-z][A-Z]\w* )?"
-        r"(?:\S.*? was false\. )?"
-    ),
-)
-
 
 class Session:
     """A graph of lpips-export, opened by ONNX Runtime and checked against the contract.
 
-    path: the .onnx file. provider: see providers.choose. threads: ONNX Runtime's intra-op threads, None for its
-    default (the physical cores). kind: the kind of graph that the caller needs, None for any.
+    path: the .onnx file. provider: `auto`, or a name of providers.PROVIDERS, `cuda:1`. threads: that compute on the
+    CPU, None for what is right for one process here (cpu.default_threads). fast_math: let a float32 graph run in the
+    provider's faster types, where it has any. kind: the kind of graph that the caller needs, None for any.
 
     Attributes: path, sha256 (of the file), info (ModelInfo), depths (number of taps), provider (our name),
-    device, runtime (what computes: library and version), origin (what the file was made from: nothing, here).
+    device (its number), fast_math (whether faster types are in use), runtime (what computes: library and version,
+    device, types), origin (what the file was made from: nothing, here).
 
     Raises ModelError and its kinds for a file that is not such a graph, ProviderError if the provider is missing,
     broken, or would hand the graph to another one.
@@ -56,59 +45,40 @@ class Session:
         *,
         provider: str = "auto",
         threads: int | None = None,
+        fast_math: bool = False,
         kind: str | None = "pair",
     ) -> None:
         if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
             raise UsageError(f"threads is {threads!r}, it must be a whole number from 1 to {MAX_THREADS}")
         self.path = Path(path)
         data, self.sha256 = read_model(self.path)
-        row, self.device = choose(provider)
-        self.provider = row.name
-        ort = onnxruntime()
-        self.runtime = {"onnxruntime": str(ort.__version__)}
+        opened = open_graph(data, self.path, provider=provider, threads=threads, fast_math=fast_math)
+        self._session, self.provider, self.device = opened.session, opened.provider.name, opened.device.number
+        self._plugin, self._process = opened.provider.plugin, os.getpid()
+        self.fast_math = bool(opened.faster)
+        self.runtime = opened.about
         self.origin: dict[str, str] = {}
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        # INT8: on x86 without VNNI the fast kernels add two products in 16 bits, which saturates: VGG16 came out up to
-        # 24 % too small, in silence.
-        options.add_session_config_entry(*exact_int8())
-        if kind in ("features", "compare"):
-            # These two take turns on the same cores, where the waiting threads of one would spin in the way of the
-            # other's: with them a comparison takes up to eight times as long (python -m benchmarks.reuse).
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        providers = [(row.ort_name, dict(row.options(self.device)))]
         try:
-            # Its fallback prints to stdout, and would go on with the CPU provider when another one fails in a run.
-            self._session = ort.InferenceSession(data, sess_options=options, providers=providers, enable_fallback=0)
             metadata = self._session.get_modelmeta().custom_metadata_map
             inputs, outputs = (
                 {node.name: (_DTYPES.get(str(node.type), str(node.type)), len(node.shape)) for node in nodes}
                 for nodes in (self._session.get_inputs(), self._session.get_outputs())
             )
         except Exception as error:
-            raise self._open_error(error, row.name) from error
-        # A provider whose libraries are missing is left out in silence all the same.
-        actual = self._session.get_providers()
-        if actual[0] != row.ort_name:
-            raise ProviderError(
-                f"provider {row.name!r} did not start, ONNX Runtime fell back to {actual[0]}; "
-                "check its libraries and driver, or ask for --provider cpu"
-            )
+            raise open_error(error, self.path, self.provider) from error
         self.info = ModelInfo.from_metadata(metadata, self.path)
         check_kind(self.path, self.info, kind)
+        if fast_math and self.info.precision != "fp32":
+            raise UsageError(
+                f"{self.path}: fast-math is for float32 models, this one is {self.info.precision}; leave it out"
+            )
         if not contract.is_sealed(data, self.info.content_sha256):
             raise DamagedModelError(f"{self.path}: was changed or damaged after its export; export the model again")
         self.depths = sum(name.startswith(("depth_", "feature_")) for name in outputs)
         check_tensors(self.path, self.info, inputs, outputs, again="export the model again")
         self._check_net()
-
-    def _open_error(self, error: Exception, provider: str) -> LpipsError:
-        # With the CPU provider, which opens every intact graph, it is the file; with others it may be their set-up.
-        if provider == "cpu" or type(error).__name__ in _OF_THE_FILE:
-            return ForeignModelError(f"{self.path}: not an ONNX model, or a damaged one ({_words(error)})")
-        return ProviderError(f"{self.path}: provider {provider!r} cannot open it: {_words(error)}")
+        if kind not in ("features", "compare"):  # those compute as their pair graph does, which has said so
+            tell(opened, fast_math)
 
     def _check_net(self) -> None:
         try:
@@ -121,15 +91,9 @@ class Session:
 
         The caller has checked sizes and values. Raises ProviderError if the provider fails, for want of memory say.
         """
+        if self._plugin:
+            check_process(self._process, self._plugin)
         try:
             return self._session.run(list(outputs), dict(inputs))
         except Exception as error:
-            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {_words(error)}") from error
-
-
-def _words(error: Exception) -> str:
-    """What ONNX Runtime says, without its codes, C++ signatures and source paths, at most some 200 characters."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    for noise in _NOISE:
-        words = noise.sub("", words)
-    return words if len(words) <= 200 else f"{words[:200]}..."
+            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {words_of(error)}") from error

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .errors import LpipsError, UsageError
+from .fast_math import doubts
 from .images import load_image
 from .lookahead import AnyPair, Entry, Lookahead
 from .results import Result
@@ -39,7 +40,7 @@ def score_stream(
     to be broken half way) is raised after the results of all pairs before it.
     """
     reuse = Reuse(scorer, partial(load_image, background=background))
-    batches = _Batches(reuse, batch_size, maps=maps)
+    batches = _Batches(reuse, batch_size, maps=maps, fast_math=scorer.fast_math)
     with Lookahead(pairs, reuse.load, room=batches.room) as ahead:
         while batch := ahead.next_batch(batches.most):
             if batch[0].images:
@@ -54,8 +55,9 @@ def score_stream(
 class _Batches:
     """Scores decoded pairs of one size together, and learns how many of them fit into memory."""
 
-    def __init__(self, reuse: Reuse, batch_size: int | None, *, maps: bool) -> None:
+    def __init__(self, reuse: Reuse, batch_size: int | None, *, maps: bool, fast_math: bool) -> None:
         self._reuse = reuse
+        self._fast_math = fast_math
         self._maps = maps
         self._pairs, self._pixels = (_PAIRS, _PIXELS) if batch_size is None else (batch_size, math.inf)
         # Pairs in the window: enough for batches of several sizes side by side.
@@ -91,12 +93,18 @@ class _Batches:
 
     def _result(self, entry: Entry, detail: Detail) -> Result:
         reference, distorted = entry.images
+        distance = float(detail.distance[0])
         return Result(
             entry.pair.reference,
             entry.pair.distorted,
-            float(detail.distance[0]),
+            distance,
             layers=tuple(map(float, detail.layers[0])),
-            notes=(*reference.notes, *distorted.notes, *detail.notes),
+            notes=(
+                *reference.notes,
+                *distorted.notes,
+                *detail.notes,
+                *(doubts(distance) if self._fast_math else ()),
+            ),
             detail=detail if self._maps else None,
             pixels=distorted.pixels if self._maps else None,
         )

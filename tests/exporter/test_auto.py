@@ -1,15 +1,19 @@
 """--precision auto: what is tried, timed, discarded and kept."""
 
 import json
+import math
 import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fake_tensorrt
 import numpy as np
 import pytest
 from export_command import Backbones, Call, Exported
+from fake_cuda import FakeCuda
 
 from lpips_export import auto
 from lpips_export.auto import Trial, export_auto
@@ -17,6 +21,7 @@ from lpips_export.errors import PublishError, ValidationError
 from lpips_export.manifest import Artifact
 from lpips_export.profiles import EngineSpec
 from lpips_export.spec import ExportSpec
+from lpips_export.validate import LIMITS
 from lpips_runtime import Scorer
 from lpips_runtime.errors import ProviderError
 from lpips_runtime.models import manifest_path
@@ -162,6 +167,119 @@ def test_what_must_stay_in_its_place_is_seen_before_the_work(
         export_auto(spec(), tmp_path, shapes=EngineSpec())
 
 
+@pytest.mark.usefixtures("premade")
+def test_an_engine_that_fails_is_named_where_it_would_have_been(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tensorrt.install(monkeypatch, fails={"build"}, words="Could not find any implementation")
+    with pytest.raises(ProviderError) as caught:
+        export_auto(spec(), tmp_path / "out", shapes=EngineSpec(), engine=True)
+    message = str(caught.value)
+    for precision in ("fp32", "fp16"):
+        engine = rf"{tmp_path}/out/lpips_alex_{precision}_custom-[0-9a-f]{{8}}_trt\.engine"
+        assert re.search(rf"{precision}: discarded: TensorRT did not build .*; not published: {engine}; ", message)
+    assert ".lpips-export-" not in message, "a folder that is gone"
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("premade")
+def test_what_cannot_be_opened_is_named_without_the_folder_that_it_was_tried_in(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise ProviderError(f"{path}: no such device")
+
+    monkeypatch.setattr(auto, "Scorer", refuse)
+    with pytest.raises(ProviderError) as caught:
+        export_auto(spec(), tmp_path, shapes=EngineSpec())
+    name = r"lpips_alex_fp32_custom-[0-9a-f]{8}\.onnx"
+    assert re.match(f"fp32: discarded: cannot run here: {name}: no such device; fp16: ", str(caught.value))
+
+
+class Executed:
+    """What a Scorer of an engine is to auto: here it runs the engine's graph and gives `share` of its distance."""
+
+    share = 1.0
+    held: ClassVar[list[Path]] = []
+    most_held = 0
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        graph = path.with_name(re.sub("_trt.engine$", ".onnx", path.name))
+        self._scorer, self._is_engine = Scorer(graph, **options), graph != path
+        self._path = path
+        self.info = self._scorer.info
+        self.provenance = {"runtime": {"provider": "tensorrt" if self._is_engine else "cpu"}}
+        if self._is_engine:
+            self.held.append(path)
+            Executed.most_held = max(Executed.most_held, len(self.held))
+
+    def score(self, *images: np.ndarray) -> Any:
+        return self._scorer.score(*images) * (self.share if self._is_engine else 1.0)
+
+    def close(self) -> None:
+        if self._is_engine:
+            self.held.remove(self._path)
+
+    def __enter__(self) -> "Executed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch, premade: object) -> Iterator[type[Executed]]:
+    """Engines that are built, and run, by stand-ins."""
+    fake_tensorrt.install(monkeypatch)
+    monkeypatch.setattr(auto, "Scorer", Executed)
+    monkeypatch.setattr(auto, "_ROUNDS", 2)
+    monkeypatch.setattr(Executed, "most_held", 0)
+    yield Executed
+    assert Executed.held == []
+
+
+SMALL = EngineSpec(opt=((2, 40, 48),))
+
+
+def test_an_engine_is_compared_with_its_graph_and_its_manifest_says_so(
+    spec: Spec, executed: type[Executed], tmp_path: Path
+) -> None:
+    artifacts, trials = export_auto(spec(), tmp_path, shapes=SMALL, engine=True)
+    manifest = json.loads(manifest_path(artifacts[-1].path).read_text())
+    assert manifest["executed"] is True
+    assert manifest["validated"] == {"against": "its graph on the CPU provider, 2x40x48", "pairs": 4, "worst": 0.0}
+    assert sorted(trial.outcome for trial in trials) == ["kept", "not tried: needs --calibration DIR", "slower"]
+    assert executed.most_held == 1, "each reserves the memory of its largest shape"
+
+
+@pytest.mark.parametrize("share", [1.01, 0.0, math.nan])
+def test_an_engine_that_gives_other_numbers_than_its_graph_is_discarded(
+    spec: Spec, executed: type[Executed], share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executed, "share", share)
+    monkeypatch.setitem(LIMITS, "fp16", LIMITS["fp32"])
+    with pytest.raises(ProviderError, match=r"fp32: discarded: fails its proof here: gives .*, where its graph gives"):
+        export_auto(spec(), tmp_path, shapes=SMALL, engine=True)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("executed")
+def test_each_engine_is_built_with_the_timings_of_the_one_before(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = fake_tensorrt.install(monkeypatch)
+    shapes = EngineSpec(opt=((2, 40, 48),), timing_cache=tmp_path / "timings")
+    export_auto(spec(), tmp_path / "out", shapes=shapes, engine=True)
+    assert api.asked["timings"] == [b"", b"timings of 11.4"]
+
+
+def test_without_a_gpu_engines_cannot_be_timed(call: Call, own: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda(gpus=0))
+    assert call("--precision", "auto", "--engine", *own) == 3
+    assert call.error.startswith("error: --precision auto --engine times engines where they run: ")
+    assert call.error.rstrip().endswith("leave out --engine, or name a precision")
+
+
 # --- the command line
 
 
@@ -201,6 +319,10 @@ def test_json_has_the_trials(call: Call, own: list[object], clocked: Callable[..
         (["--calibration", "photos"], "--calibration with --precision fp32: it is for int8 and auto; leave it out"),
         (["--precision", "fp16", "--max-error", "0.1"], "--max-error with --precision fp16: "),
         (["--target", "tensorrt"], "--target with --precision fp32: "),
+        *(
+            (["--precision", "auto", option, value], f"error: {option} without --calibration: it is for INT8, which")
+            for option, value in (("--max-error", "0.1"), ("--target", "cpu"), ("--calibration-count", "16"))
+        ),
         (["--precision", "auto", "--opt", "1x16x16"], "--opt 1x16x16: alex takes no side below 31 pixels"),
     ],
 )

@@ -168,7 +168,7 @@ def found_in(windows: np.ndarray, crop: np.ndarray) -> bool:
 def test_smaller_images_make_smaller_crops(tmp_path: Path) -> None:
     paint(tmp_path, 8, size=(300, 200))
     assert load(tmp_path).facts["side"] == 160
-    paint(tmp_path, 1, size=(300, 101), start=8)
+    paint(tmp_path, 1, size=(300, 101), start=7)
     found = load(tmp_path)
     assert found.facts["side"] == 101
     assert found.images.shape[1:] == (101, 101, 3)
@@ -180,6 +180,20 @@ def test_a_small_folder_gives_several_crops_of_each_picture_that_differ(tmp_path
     assert len(as_they_are(found)) == 24
     assert len(np.unique(found.held_out.source)) == 16
     for images in (as_they_are(found), found.held_out.reference[:: len(DISTORTIONS)]):
+        assert len({image.tobytes() for image in images}) == len(images)
+
+
+@pytest.mark.parametrize(("size", "places"), [((64, 64), 1), ((65, 64), 2), ((65, 65), 4)])
+def test_a_picture_gives_no_more_crops_than_it_has_places_and_none_twice(
+    size: tuple[int, int], places: int, tmp_path: Path
+) -> None:
+    paint(tmp_path, 7, size=size)
+    found = load(paint(tmp_path, 1, start=7, size=(64, 64)))  # the smallest, with one place, decides the side
+    for images in (as_they_are(found), found.held_out.reference[:: len(DISTORTIONS)]):
+        sources = [painted_on(image[np.newaxis]).pop() for image in images]
+        own = {source: sources.count(source) for source in sources}
+        turns = {6: 4, 2: 8}[len(own)]  # of 24 crops for calibration and 16 held out
+        assert own == {source: 1 if source == mark(7) else min(places, turns) for source in own}
         assert len({image.tobytes() for image in images}) == len(images)
 
 
@@ -255,7 +269,7 @@ BAD: dict[Callable[[Path], None], str] = {
     a_text: r"holds no image among 1 file, e\.g\. notes\.txt; images end in \.png",
     missing: "no such folder",
     a_file: "is a file, where a folder of images is needed",
-    one_image: r"1 usable images, at least 8 are needed of 64x64 or more; add photographs like those you will score",
+    one_image: r"1 usable image, at least 8 are needed of 64x64 or more; add photographs like those you will score",
     seven_images: "7 usable images, at least 8 are needed of 64x64 or more",
     small_images: r"0 usable images \(12 too small\), at least 8 are needed of 64x64 or more",
     two_small_images: r"7 usable images \(2 too small\), at least 8",
@@ -309,6 +323,15 @@ def test_unreadable_files_are_named_and_tolerated_up_to_a_tenth(
 
 
 @pytest.mark.usefixtures("few")
+def test_a_transparent_picture_is_left_out_with_an_advice_that_can_be_followed(tmp_path: Path) -> None:
+    paint(tmp_path, 9)
+    transparent(tmp_path, "bad.png")
+    notes: list[str] = []
+    load(tmp_path, notes=notes)
+    assert f"left out: {tmp_path / 'bad.png'}: has transparent pixels; flatten it or remove it" in notes
+
+
+@pytest.mark.usefixtures("few")
 def test_a_tenth_is_of_the_chosen_images(tmp_path: Path) -> None:
     paint(tmp_path, 18)
     for name in ("000.png", "001.png"):
@@ -329,6 +352,17 @@ def test_what_is_left_out_for_its_size_is_said(tmp_path: Path) -> None:
     assert sum(load(tmp_path, notes=notes).facts["images"].values()) == 8
     small = f"{tmp_path}: all are cropped to 64x64, since the smallest image has no more"
     assert notes == ["left out: 2 images smaller than 64x64, e.g. 008.png", small]
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(("photographs", "side"), [(8, 160), (7, 64)])
+def test_a_thumbnail_does_not_decide_the_size_unless_it_is_needed(photographs: int, side: int, tmp_path: Path) -> None:
+    paint(tmp_path, photographs, size=(180, 160))
+    paint(tmp_path, 1, start=photographs)
+    notes: list[str] = []
+    assert load(tmp_path, notes=notes).facts["side"] == side
+    thumbnail = f"left out: 1 image smaller than 160x160, as 8 are not, e.g. {photographs:03}.png"
+    assert (thumbnail in notes) == (side == 160)
 
 
 # --- distortions

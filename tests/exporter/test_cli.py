@@ -155,11 +155,19 @@ def test_json_describes_every_file_and_nothing_else_is_on_stdout(call: Call, own
         assert file["weights"]["lin"]["kind"] == "custom"
 
 
-@pytest.mark.parametrize("option", ["--backbone", "--lin"])
-@pytest.mark.parametrize("more", [[], ["--check", "alex"]])
-def test_an_empty_name_of_a_file_is_a_wrong_call(call: Call, option: str, more: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "more"),
+    [
+        *((option, more) for option in ("--backbone", "--lin") for more in ([], ["--check", "alex"])),
+        ("--check", []),
+        ("--output-dir", []),
+        ("--calibration", ["--precision", "int8"]),
+        ("--timing-cache", ["--engine"]),
+    ],
+)
+def test_an_empty_name_is_a_wrong_call_and_not_the_current_folder(call: Call, option: str, more: list[str]) -> None:
     assert call(option, "", *more) == 2
-    assert call.err == f"error: {option} '' is an empty name; give a file or leave the option out\n"
+    assert call.err == f"error: {option} '' is an empty name; name what is meant or leave the option out\n"
 
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")

@@ -31,6 +31,7 @@ def test_check_proves_an_artifact_again_and_prints_which(
         f"worst error distance {number}, layers {number}, map {number}\n",
         call.out,
     )
+    assert "not proven" not in call.err, "that is of INT8"
 
 
 @pytest.mark.usefixtures("quick")
@@ -166,7 +167,8 @@ def test_check_cannot_judge_what_is_no_artifact_of_ours(call: Call, tmp_path: Pa
     ("arguments", "message"),
     [
         (["missing.onnx"], "missing.onnx: no such model; give the path of an .onnx or .engine file of lpips-export"),
-        (["squeeze"], "artifacts/lpips_squeeze_fp32.onnx: no such model; export it with: lpips-export --net squeeze"),
+        (["squeeze"], "artifacts/lpips_squeeze_fp32.onnx: no such model; pip install the wheel lpips-model-squeeze, "
+         "or export it with: lpips-export --net squeeze"),
         (["artifacts"], "artifacts: is a folder, a model is needed; give the path of an .onnx or .engine file of "
          "lpips-export"),
         (["alex"], "artifacts/lpips_alex_fp32.onnx: was made from custom weights; give the file it was made from with "

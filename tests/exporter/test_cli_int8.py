@@ -195,6 +195,22 @@ def test_check_proves_each_graph_again_without_the_photographs(
     for path in paths:
         assert call("--check", path, "--backbone", random_backbone("alex")) == 0, call.err
         assert call.out.startswith(f"{path}: passed; ")
+        said = (
+            f"its error on photographs, .* coarse for INT8; what was .* is in {manifest_path(path)}, under quantisation"
+        )
+        assert re.search(f"^not proven again: {said}$", call.err, re.MULTILINE)
+        assert "quantisation" in json.loads(manifest_path(path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_check_as_json_says_what_is_not_proven_of_int8(
+    call: Call, made: Made, random_backbone: Backbones, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(made[0][0], tmp_path))
+    assert call("--check", path, "--backbone", random_backbone("alex"), "--json") == 0
+    said = json.loads(call.out)["not_proven"]
+    assert said.startswith("its error on photographs, ")
+    assert said.endswith(f"is in {path.name}.json, which is missing")
 
 
 def another_scale(model: onnx.ModelProto) -> None:

@@ -72,7 +72,7 @@ def test_an_engine_is_not_checked(call: Call, tmp_path: Path) -> None:
 def test_a_missing_tensorrt_is_told_before_the_work(
     call: Call, own: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(trt_library, "_FLAVOURS", ())
+    monkeypatch.setattr(trt_library, "_FLAVOURS", {})
     assert call(*own, *SMALL) == 3
     assert call.error.startswith("error: no TensorRT: none is installed; install one of the extras: ")
     assert "backbone" not in call.err
@@ -149,7 +149,7 @@ INTERRUPTIBLE = """
 import itertools, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from lpips_export import cli, trt, trt_library, validate
-trt_library._FLAVOURS = trt_library._FLAVOURS[1:]
+del trt_library._FLAVOURS["tensorrt"]
 cases = validate.validation_cases
 validate.validation_cases = lambda *of: itertools.islice(cases(*of), 3)
 monitor = trt._monitor

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_tensorrt import FakeTensorRT, install, install_cuda, parser_error
+from fake_cuda import GPU, FakeCuda
+from fake_tensorrt import FakeTensorRT, install, parser_error
 from onnx_files import INFO
 
 from lpips_export import trt, trt_library
@@ -19,6 +20,7 @@ from lpips_export.errors import EngineError
 from lpips_export.manifest import Artifact
 from lpips_export.profiles import EngineSpec
 from lpips_export.progress import Progress
+from lpips_runtime.engine import LIBRARIES
 from lpips_runtime.models import manifest_path
 from lpips_runtime.plan import PlanInfo
 
@@ -72,6 +74,10 @@ def test_without_any_tensorrt_the_extras_are_named(monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_every_library_of_the_runtime_can_build() -> None:
+    assert list(trt_library._FLAVOURS) == list(LIBRARIES)
+
+
 def test_tensorrt_goes_before_tensorrt_rtx(api: FakeTensorRT) -> None:
     library = trt_library.find_library()
     assert (library.flavour, library.version, library.api) == ("tensorrt", "11.4.0.106", api)
@@ -99,15 +105,17 @@ def test_a_tensorrt_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("api")
 def test_tensorrt_without_a_gpu_says_what_builds_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    install_cuda(monkeypatch, code=100)
-    with pytest.raises(EngineError, match=r"no CUDA-capable device is detected; check the NVIDIA driver, or install T"):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda(gpus=0))
+    with pytest.raises(EngineError, match=r"no CUDA-capable device is detected; .*driver, or install TensorRT-RTX"):
         plan_engine(EngineSpec(), "alex", 31)
 
 
 @pytest.mark.usefixtures("api")
 def test_tensorrt_without_cuda_python_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(EngineError, match=r"^no cuda-python 12\.8 or newer \(.*install one of the extras"):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(
+        EngineError, match=r"cuda-python is not installed, .*'lpips-runtime\[tensorrt\]' .*without a GPU"
+    ):
         plan_engine(EngineSpec(), "alex", 31)
 
 
@@ -121,7 +129,7 @@ def test_the_manifest_says_which_gpu_a_plan_is_for(api: FakeTensorRT, graph: Pat
     manifest = json.loads(manifest_path(artifact.path).read_text(encoding="utf-8"))
     described = PlanInfo.from_manifest(manifest, artifact.path)
     assert (described.flavour, described.tensorrt) == ("tensorrt", "11.4.0.106")
-    assert (described.gpu, described.compute_capability) == ("NVIDIA Fake 4090", "8.9")
+    assert (described.gpu, described.compute_capability) == (GPU, "9.0")
     assert (described.version_compatible, described.hardware_compatible) == (True, True)
     assert api.asked["flags"] == {"VERSION_COMPATIBLE"}
     config = api.asked["config"]
@@ -165,6 +173,11 @@ def test_both_inputs_get_the_shapes_in_the_order_of_the_graph(api: FakeTensorRT,
         ),
         ({"fails": {"network"}, "words": "wrong flags"}, "TensorRT makes no network: wrong flags; see its whole log"),
         (
+            {"fails": {"parser"}, "words": "no library"},
+            "TensorRT has no parser: no library; see its whole log with --debug",
+        ),
+        ({"fails": {"profile_made"}}, "TensorRT makes no profile: it does not say why; see its whole log"),
+        (
             {"fails": {"parse"}, "parser_errors": [parser_error("Not so\nIn f at x.cpp:1", "n1", "Conv")]},
             "TensorRT 11.4.0.106 does not take the graph: Conv n1: Not so; see its whole log with --debug",
         ),
@@ -180,6 +193,10 @@ def test_both_inputs_get_the_shapes_in_the_order_of_the_graph(api: FakeTensorRT,
         (
             {"fails": {"build"}, "words": "Error Code 1: Cuda Runtime (out of memory)"},
             "TensorRT did not build the engine: Error Code 1: Cuda Runtime (out of memory); lower --max, free",
+        ),
+        (
+            {"fails": {"build"}, "words": "Error Code 2: OutOfMemory (Requested size was 109883416 bytes.)"},
+            "TensorRT did not build the engine: Error Code 2: OutOfMemory; lower --max, free",
         ),
         (
             {"fails": {"build"}, "words": "Error Code 10: Could not find any implementation for node x."},
@@ -232,6 +249,12 @@ def test_timings_are_written_after_a_build_and_read_by_the_next(api: FakeTensorR
         graph.name,
         cache.name,
     ]
+
+
+def test_timings_that_it_does_not_give_are_an_error(monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
+    install(monkeypatch, fails={"serialize"})
+    with pytest.raises(EngineError, match="TensorRT does not give its timings: it does not say why"):
+        build(graph, timing_cache=graph.parent / "timings")
 
 
 @pytest.mark.parametrize("fails", [set(), {"create_timings"}, {"set_timings"}])

@@ -1,6 +1,7 @@
 """Publishing: all or nothing, nothing of another's replaced, and a manifest that says what lies beside it."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -215,7 +216,7 @@ def test_the_staging_folder_is_hidden_and_goes_whatever_happens(tmp_path: Path, 
         (folder / "lpips_alex_fp32.onnx").write_bytes(b"half")
         if error:
             raise error
-    assert listing(tmp_path / "a" / "b") == []
+    assert listing(tmp_path) == []
 
 
 def dead_process() -> int:
@@ -234,6 +235,24 @@ def test_what_a_killed_export_left_goes_and_what_a_living_one_works_on_stays(tmp
     with staging(tmp_path), staging(tmp_path):
         pass
     assert listing(tmp_path) == sorted(folder.name for folder in (living, *others))
+
+
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt, ValidationError])
+def test_folders_that_were_made_for_an_export_that_failed_go_with_it(
+    tmp_path: Path, stopped_by: type[BaseException]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder in ("new", "mine", "mine/new/and/below"):
+        with pytest.raises(stopped_by), staging(tmp_path / folder):
+            raise stopped_by
+    assert listing(tmp_path) == ["mine"]
+    assert listing(tmp_path / "mine") == []
+
+
+def test_a_folder_that_was_made_for_an_export_stays_with_what_is_in_it(tmp_path: Path) -> None:
+    with staging(tmp_path / "new" / "out"):
+        (tmp_path / "new" / "another's").write_text("published meanwhile")
+    assert listing(tmp_path / "new") == ["another's"]
 
 
 @pytest.fixture
@@ -275,7 +294,24 @@ def test_an_output_folder_that_cannot_be_made_is_named(spec: ExportSpec, tmp_pat
         export(spec, Path(folder))
     message = str(caught.value)
     assert message.startswith(f"{folder}: cannot be written: ")
-    assert message.endswith("nothing was published, free space or choose another --output-dir")
+    assert message.endswith("; nothing was published, choose another --output-dir")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free space or choose another --output-dir"),
+        (errno.EDQUOT, "free space or choose another --output-dir"),
+        (errno.EACCES, "make it writable or choose another --output-dir"),
+        (errno.EPERM, "make it writable or choose another --output-dir"),
+        (errno.EROFS, "make it writable or choose another --output-dir"),
+        (errno.EIO, "choose another --output-dir"),
+    ],
+)
+def test_what_is_advised_fits_why_nothing_can_be_written(tmp_path: Path, number: int, advice: str) -> None:
+    with pytest.raises(PublishError) as caught, staging(tmp_path):
+        raise OSError(number, os.strerror(number), "graph")
+    assert str(caught.value) == f"graph: cannot be written: {os.strerror(number)}; nothing was published, {advice}"
 
 
 @pytest.mark.usefixtures("instant")
@@ -288,7 +324,7 @@ def test_a_full_disk_leaves_nothing(spec: ExportSpec, tmp_path: Path) -> None:
             export(spec, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert listing(tmp_path / "out") == []
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.usefixtures("instant")
@@ -366,7 +402,8 @@ SIGNALS = {
 def test_an_export_that_is_stopped_leaves_nothing_that_looks_finished(
     tmp_path: Path, random_backbone: Callable[[str], Path], number: signal.Signals
 ) -> None:
-    own = ("--backbone", random_backbone("alex"), "--allow-unknown-weights", "--output-dir", tmp_path)
+    out = tmp_path / "new" / "out"
+    own = ("--backbone", random_backbone("alex"), "--allow-unknown-weights", "--output-dir", out)
     with lpips_export(*own, "--split") as process:
         wait_for(process, "tracing lpips_alex_fp32_custom-")
         process.send_signal(number)
@@ -375,13 +412,13 @@ def test_an_export_that_is_stopped_leaves_nothing_that_looks_finished(
     assert (process.returncode, stdout) == (code, "")
     assert stderr.endswith(last)
     assert "Traceback" not in stderr
-    left = listing(tmp_path)
-    assert all(name.startswith(".") for name in left)
-    if number is signal.SIGKILL:
-        assert [name.startswith(f".lpips-export-{process.pid}-") for name in left] == [True]
-        with staging(tmp_path):
-            pass
-    assert listing(tmp_path) == []
+    if number is not signal.SIGKILL:
+        assert listing(tmp_path) == []
+        return
+    assert [name.startswith(f".lpips-export-{process.pid}-") for name in listing(out)] == [True]
+    with staging(out):
+        pass
+    assert listing(out) == []
 
 
 def test_another_process_makes_the_same_bytes_and_replaces_its_own(

@@ -261,13 +261,14 @@ def test_a_missing_model_says_how_to_get_one(run: Run, monkeypatch: pytest.Monke
     assert run("a.png", "b.png") == (
         2,
         "",
-        "error: artifacts/lpips_alex_fp32.onnx: no such model; export it with lpips-export, "
-        "or name a model with -m or $LPIPS_MODEL\n",
+        "error: artifacts/lpips_alex_fp32.onnx: no such model; pip install the wheel lpips-model-alex, "
+        "export it with lpips-export, or name a model with -m or $LPIPS_MODEL\n",
     )
     assert run("a.png", "b.png", "-m", "vgg") == (
         2,
         "",
-        "error: artifacts/lpips_vgg_fp32.onnx: no such model; export it with: lpips-export --net vgg\n",
+        "error: artifacts/lpips_vgg_fp32.onnx: no such model; pip install the wheel lpips-model-vgg, "
+        "or export it with: lpips-export --net vgg\n",
     )
 
 

@@ -11,9 +11,10 @@ import pytest
 from engine_machine import LARGE, SMALL, Machine, images, info_of, refusal
 from fake_trt_runtime import FakeTensorRT, plan_file
 
-from lpips_runtime import Scorer
+from lpips_runtime import Scorer, engine
 from lpips_runtime.engine import Engine
 from lpips_runtime.errors import DamagedModelError, ForeignModelError, ProviderError, UsageError
+from lpips_runtime.gpu import Gpu
 from lpips_runtime.models import manifest_path
 from lpips_runtime.plan import Profile
 
@@ -86,6 +87,17 @@ def test_a_plan_for_another_machine_says_what_differs(untouched: Machine, said: 
     assert type(error) is ForeignModelError
     assert words in str(error)
     assert str(error).endswith("11.0.0.1 on Fake H100 (9.0); build it again with lpips-export --engine")
+
+
+def test_a_plan_for_all_gpus_from_ampere_on_is_not_for_an_older_one(
+    untouched: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "find_gpu", lambda number: Gpu(number, "Fake T4", "7.5"))
+    error = refusal(untouched.plan(hardware_compatible=True))
+    assert type(error) is ForeignModelError
+    assert "is for another GPU: built by TensorRT 11.0.0.1 on Fake H100 (9.0), here is 11.0.0.1 on Fake T4" in str(
+        error
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from image_files import (
 from PIL import Image as PILImage
 
 from lpips_runtime import images
-from lpips_runtime.errors import ImageFormatError, UsageError
+from lpips_runtime.errors import ImageFormatError, TransparencyError, UsageError
 from lpips_runtime.images import load_image
 
 ALPHA = noise(6, 5)
@@ -50,7 +50,7 @@ def rgba(colour, alpha):
 def test_alpha_is_composited_or_refused(write, kind):
     path = write(encoded(rgba(COLOUR, ALPHA), kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})))
     transparent = int((ALPHA < 255).sum())
-    with pytest.raises(ImageFormatError, match=f"{transparent} of 30 pixels are transparent.*--background"):
+    with pytest.raises(TransparencyError, match=f"{transparent} of 30 pixels are transparent.*--background"):
         load_image(path)
     image = load_image(path, background=BACKGROUND)
     np.testing.assert_array_equal(image.pixels, over_background(COLOUR, ALPHA))

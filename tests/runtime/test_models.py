@@ -35,6 +35,7 @@ def touch(name: str) -> Path:
         ("vgg", "artifacts/lpips_vgg_fp32.onnx"),
         ("squeeze-int8", "artifacts/lpips_squeeze_int8.onnx"),
         ("alex-fp16", "artifacts/lpips_alex_fp16.onnx"),
+        ("vgg-v0.0-baseline-uint8", "artifacts/lpips_vgg_fp32_v0.0_baseline_uint8.onnx"),
         ("some/where.onnx", "some/where.onnx"),
         (Path("where.onnx"), "where.onnx"),
     ],
@@ -67,9 +68,21 @@ def test_a_file_goes_before_a_name_and_a_folder_does_not() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (None, "artifacts/lpips_alex_fp32.onnx: no such model; export it with lpips-export, or name a model with -m"),
-        ("vgg", "artifacts/lpips_vgg_fp32.onnx: no such model; export it with: lpips-export --net vgg"),
+        (
+            None,
+            "artifacts/lpips_alex_fp32.onnx: no such model; pip install the wheel lpips-model-alex, export it "
+            "with lpips-export, or name a model with -m or $LPIPS_MODEL",
+        ),
+        (
+            "vgg",
+            "artifacts/lpips_vgg_fp32.onnx: no such model; pip install the wheel lpips-model-vgg, "
+            "or export it with: lpips-export --net vgg",
+        ),
         ("alex-int8", "with: lpips-export --net alex --precision int8 --calibration DIR"),
+        (
+            "alex-v0.0",
+            "pip install the wheel lpips-model-alex-v0-0, or export it with: lpips-export --net alex --lpips-v",
+        ),
         ("resnet", "resnet: no such model; give the path of an .onnx or .engine file"),
         ("alex-", "alex-: no such model; give the path of an .onnx or .engine file"),
         ("", ".: is a folder, a model is needed; give the path of an .onnx or .engine file"),

@@ -414,6 +414,7 @@ def test_provenance_says_what_made_the_numbers(models: Models) -> None:
         "runtime": {
             "lpips-runtime": __version__,
             "onnxruntime": onnxruntime.__version__,
+            "fast_math": False,
             "provider": "cpu",
             "device": 0,
         },

@@ -25,7 +25,8 @@ from lpips_runtime.errors import (
     ProviderError,
     UsageError,
 )
-from lpips_runtime.session import MAX_THREADS, Session, _words
+from lpips_runtime.ort import words_of
+from lpips_runtime.session import MAX_THREADS, Session
 
 Models = Callable[[str], Path]
 
@@ -454,7 +455,7 @@ def test_what_fails_in_a_run_is_a_provider_error(models: Models) -> None:
     ],
 )
 def test_words_of_onnx_runtime_are_cut_to_what_helps(said: str, shown: str) -> None:
-    assert _words(RuntimeError(said)) == shown
+    assert words_of(RuntimeError(said)) == shown
 
 
 def test_int8_does_not_saturate_on_old_cpus(models: Callable[[str], Path]) -> None:

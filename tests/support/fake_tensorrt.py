@@ -1,4 +1,4 @@
-"""A small stand-in for `tensorrt` and the part of cuda-python that is used: for errors that the real one cannot be made
+"""A small stand-in for `tensorrt`, beside that for CUDA: for errors that the real one cannot be made
 to give on a machine without a GPU. It builds nothing; it answers as the real one is documented to."""
 
 import enum
@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_cuda import FakeCuda
 
 Install = Callable[..., "FakeTensorRT"]
 
@@ -45,7 +46,7 @@ class FakeTensorRT(ModuleType):
         flags = {"STRONGLY_TYPED": 1} if version.startswith("10.") else {}
         self.NetworkDefinitionCreationFlag = SimpleNamespace(**flags)
         self.Builder = lambda logger: Builder(self, logger)
-        self.OnnxParser = lambda network, logger: Parser(self)
+        self.OnnxParser = lambda network, logger: Parser(self, logger)
 
     def answer(self, call: str, logger: Any, good: Any, bad: Any = None) -> Any:
         if call not in self.fails:
@@ -74,8 +75,8 @@ class Builder:
         self.config = Config(self.api, self.logger)
         return self.config
 
-    def create_optimization_profile(self) -> "OptimizationProfile":
-        return OptimizationProfile(self.api)
+    def create_optimization_profile(self) -> "OptimizationProfile | None":
+        return self.api.answer("profile_made", self.logger, OptimizationProfile(self.api))
 
     def build_serialized_network(self, network: object, config: "Config") -> bytes | None:
         monitor = config.progress_monitor
@@ -116,7 +117,9 @@ class Config:
             self.logger.log(Severity.WARNING, self.api.timings_complaint)
         if content and "create_timings" in self.api.fails:
             return None
-        return SimpleNamespace(content=content, serialize=lambda: b"timings of 11.4")
+        return SimpleNamespace(
+            content=content, serialize=lambda: self.api.answer("serialize", self.logger, b"timings of 11.4")
+        )
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         assert ignore_mismatch is False
@@ -134,8 +137,10 @@ class OptimizationProfile:
 
 
 class Parser:
-    def __init__(self, api: FakeTensorRT) -> None:
+    def __init__(self, api: FakeTensorRT, logger: Any) -> None:
         self.api = api
+        if api.answer("parser", logger, good=False, bad=True):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def parse(self, graph: bytes) -> bool:
         return "parse" not in self.api.fails
@@ -152,24 +157,9 @@ def parser_error(description: str, node: str = "", operator: str = "") -> Any:
     return SimpleNamespace(desc=lambda: description, node_name=lambda: node, node_operator=lambda: operator)
 
 
-def install_cuda(monkeypatch: pytest.MonkeyPatch, code: int = 0) -> None:
-    """One GPU, or with a `code` other than 0 none and that error."""
-    runtime = ModuleType("cuda.bindings.runtime")
-    gpu = SimpleNamespace(name=b"NVIDIA Fake 4090", major=8, minor=9)
-    vars(runtime).update(
-        cudaGetDevice=lambda: (code, None if code else 0),
-        cudaGetDeviceProperties=lambda device: (0, gpu),
-        cudaGetErrorString=lambda code: (0, b"no CUDA-capable device is detected"),
-    )
-    bindings = ModuleType("cuda.bindings")
-    bindings.runtime = runtime  # pyright: ignore[reportAttributeAccessIssue]
-    for module in (ModuleType("cuda"), bindings, runtime):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
 def install(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FakeTensorRT:
     """Put the stand-in in place of `tensorrt`, with a GPU."""
     api = FakeTensorRT(**settings)
     monkeypatch.setitem(sys.modules, "tensorrt", api)
-    install_cuda(monkeypatch)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", FakeCuda())
     return api

@@ -1,13 +1,12 @@
 """INT8 graphs for tests: of random weights, calibrated on photographs, without the search for what stays in float."""
 
-import importlib.util
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import needed
 import numpy as np
 import onnx
-import pytest
 import torch
 from PIL import Image
 
@@ -32,10 +31,7 @@ _PHOTOGRAPHS = {
 def cut_photographs() -> Iterator[Image.Image]:
     """18 pictures of 213x213 or 256x200 pixels that share none; skips where the packages are missing."""
     for name, (package, columns, rows) in _PHOTOGRAPHS.items():
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            pytest.skip(f"{Path(name).name} comes with {package}, which is not installed")
-        with Image.open(Path(found.submodule_search_locations[0], name)) as image:
+        with Image.open(needed.file_of(package, name)) as image:
             photograph = image.convert("RGB")
         width, height = photograph.width // columns, photograph.height // rows
         for x in range(0, columns * width, width):

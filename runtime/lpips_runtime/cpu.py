@@ -1,0 +1,96 @@
+"""The CPU of this machine: its name, what it can do, and how many threads are right for one process on it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+__all__ = ["cpu_name", "default_threads", "exact_int8", "has_bfloat16"]
+
+
+@functools.cache
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux
+        return ""
+
+
+def cpu_name() -> str:
+    """The CPU as its maker calls it, or at least its architecture."""
+    found = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def has_bfloat16() -> bool:
+    """Whether an x86 CPU multiplies bfloat16 in hardware: without, libraries imitate it, slower than float32.
+
+    True where the system does not say.
+    """
+    flags = set(_cpuinfo().split())
+    return not flags or not flags.isdisjoint(("amx_bf16", "avx512_bf16", "avx_ne_convert"))
+
+
+def exact_int8() -> tuple[str, str]:
+    """Session option, and its value here, with which INT8 does not saturate on x86 CPUs without VNNI.
+
+    Those with VNNI do without it, and would take twice as long. Where the system does not say: rather slow than wrong.
+    """
+    return "session.x64quantprecision", "0" if "vnni" in _cpuinfo() else "1"
+
+
+def default_threads() -> int | None:
+    """Threads for one process: the physical cores that it may use, or the time on them if a container allows less.
+
+    None where the system does not say, for the library's own choice. ONNX Runtime's is all cores of the machine,
+    however few of them are allowed: its two threads on one core of two took 1.6 times the CPU time of one thread.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = {_siblings(cpu) for cpu in os.sched_getaffinity(0)}
+    # Rounded down: with time for 1.5 cores two threads were no faster than one.
+    return int(max(1, min(len(cores), _allowed_time())))
+
+
+def _siblings(cpu: int) -> str:
+    """The logical CPUs on the same physical core."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _allowed_time(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Seconds of CPU per second that the control groups of this process allow, infinite without a limit.
+
+    See cpu.max in the kernel's admin-guide/cgroup-v2, and cpu.cfs_quota_us in scheduler/sched-bwc for version 1.
+    """
+    return min(_limits(root, own), default=math.inf)
+
+
+def _limits(root: Path, own: Path) -> Iterator[float]:
+    try:
+        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines() if line.count(":") >= 2]
+    except OSError:
+        return
+    for controllers, name in groups:
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # A container sees its own group as the root, under a path that may be the host's: all folders above are tried.
+        path = PurePosixPath(name.strip("/"))
+        for group in (path, *path.parents):
+            folder = root / controllers / group
+            try:
+                if controllers:
+                    quota, period = ((folder / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
+                if int(quota) > 0:
+                    yield int(quota) / int(period)
+            except (OSError, ValueError):  # no such folder here; "max"
+                continue

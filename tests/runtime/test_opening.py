@@ -1,0 +1,208 @@
+"""Which provider opens a graph, what is said of it, and with which options."""
+
+import json
+import logging
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_files import plain, relabelled
+from PIL import Image as PILImage
+from score_command import Run, save
+
+from lpips_runtime import Scorer
+from lpips_runtime.cpu import default_threads
+from lpips_runtime.errors import ForeignModelError, ProviderError, UsageError
+from lpips_runtime.fast_math import SMALLEST
+from lpips_runtime.opening import _RELU, probe
+from lpips_runtime.providers import PROVIDERS, Device, Provider
+from lpips_runtime.session import Session
+
+CPU = PROVIDERS["cpu"]
+
+# The CPU provider as if it were another one: what runs is real.
+GPU = replace(CPU, name="cuda", devices=lambda: [Device(0, "A GPU", "TF32"), Device(1, "An old GPU")])
+NO_GPU = replace(GPU, devices=list, no_device="it needs an NVIDIA GPU")
+OPENVINO = replace(CPU, name="openvino", auto="fast-math", devices=lambda: [Device(0, "A CPU", "bfloat16")])
+
+
+@pytest.fixture
+def plain_model(tmp_path: Path, quick_model: Path) -> Path:
+    """What `run` scores with: no net is needed here."""
+    return plain(quick_model, tmp_path / "plain.onnx")
+
+
+@pytest.fixture
+def installed() -> Iterator[Callable[..., None]]:
+    """Make these providers, and the CPU's, the only ones."""
+    before = dict(PROVIDERS)
+
+    def install(*rows: Provider) -> None:
+        PROVIDERS.clear()
+        PROVIDERS.update({row.name: row for row in (*rows, CPU)})
+
+    yield install
+    PROVIDERS.clear()  # a table has an order, too
+    PROVIDERS.update(before)
+
+
+def test_auto_takes_the_first_that_works(installed: Callable[..., None], quick_model: Path) -> None:
+    installed(GPU, OPENVINO)
+    runtime = Scorer(quick_model).provenance["runtime"]
+    assert runtime["provider"] == "cuda"
+    assert runtime["device_name"] == "A GPU"
+    assert runtime["fast_math"] is False
+    installed(OPENVINO)
+    assert Scorer(quick_model).provenance["runtime"]["provider"] == "cpu"
+
+
+def test_auto_says_what_it_skips_and_why(
+    installed: Callable[..., None], quick_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(NO_GPU)
+    runtime = Scorer(quick_model).provenance["runtime"]
+    assert runtime["provider"] == "cpu"
+    assert runtime["skipped"] == ["provider 'cuda' finds no device here: it needs an NVIDIA GPU"]
+    assert caplog.messages == ["provider 'cuda' finds no device here: it needs an NVIDIA GPU; going on with cpu"]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_provider_that_was_asked_for_is_no_other(installed: Callable[..., None], quick_model: Path) -> None:
+    installed(NO_GPU)
+    with pytest.raises(ProviderError, match="provider 'cuda' finds no device here"):
+        Scorer(quick_model, provider="cuda")
+
+
+def test_a_file_that_is_no_model_is_the_files_fault_under_auto(installed: Callable[..., None], tmp_path: Path) -> None:
+    installed(GPU)
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
+    with pytest.raises(ForeignModelError, match="not an ONNX model"):
+        Session(tmp_path / "no.onnx")
+
+
+def test_the_command_notes_what_it_skips_and_what_computes(installed: Callable[..., None], run: Run) -> None:
+    installed(NO_GPU)
+    assert run("a.png", "b.png")[2] == (
+        "note: provider 'cuda' finds no device here: it needs an NVIDIA GPU; going on with cpu\n"
+    )
+    installed(GPU)
+    assert run("a.png", "b.png")[2] == "note: computed by cuda (A GPU)\n"
+    code, out, err = run("a.png", "b.png", "--provider", "cuda:2")
+    assert (code, out) == (2, "")
+    assert err == "error: provider 'cuda:2': there is no device 2, only 0 (A GPU), 1 (An old GPU)\n"
+
+
+def test_plain_float32_on_the_cpu_needs_no_word(run: Run) -> None:
+    assert run("a.png", "b.png", "--provider", "cpu")[2] == ""
+
+
+# Fast-math
+
+
+def test_fast_math_is_said_in_the_note_and_in_the_result(installed: Callable[..., None], run: Run) -> None:
+    installed(OPENVINO)
+    code, out, err = run("a.png", "b.png", "--fast-math", "--format", "json")
+    runtime = json.loads(out)["runtime"]
+    assert (code, runtime["provider"], runtime["fast_math"], runtime["types"]) == (0, "openvino", True, "bfloat16")
+    assert "note: computed by openvino (A CPU) in bfloat16, by fast-math\n" in err
+
+
+def test_fast_math_that_changes_nothing_says_so(installed: Callable[..., None], run: Run) -> None:
+    installed(replace(OPENVINO, devices=lambda: [Device(0, "An old CPU")]))
+    code, out, err = run("a.png", "b.png", "--fast-math", "--format", "json")
+    runtime = json.loads(out)["runtime"]
+    assert (code, runtime["provider"], runtime["fast_math"], "types" in runtime) == (0, "cpu", False, False)
+    assert err.splitlines()[:2] == [
+        "note: provider 'openvino' has no faster types here; going on with cpu",
+        "note: fast-math changes nothing: provider 'cpu' has no faster types here (see --list-providers)",
+    ]
+
+
+def test_small_distances_of_fast_math_are_noted_once(installed: Callable[..., None], run: Run, here: Path) -> None:
+    installed(GPU)
+    save("near.png", 0)
+    pixels = np.array(PILImage.open("near.png"))
+    pixels[0, 0, 0] ^= 1
+    PILImage.fromarray(pixels).save("near.png")
+    said = "a distance below 0.002 is not to be trusted in fast-math"
+    code, out, err = run("a.png", "near.png", "near.png", "b.png", "a.png", "--fast-math")
+    distances = [float(line.partition("\t")[0]) for line in out.splitlines()]
+    assert code == 0
+    assert 0 < distances[0] < SMALLEST < distances[2]
+    assert distances[3] == 0  # the same image: exact in any type
+    assert f"note: a.png, near.png and 1 other pair: {said}" in err
+    assert err.count(said) == 1
+    assert said not in run("a.png", "near.png")[2]
+    assert said not in run("a.png", "near.png", "--fast-math", "--provider", "cuda:1")[2]
+
+
+def test_a_provider_that_cannot_keep_float32_is_refused_without_fast_math(
+    installed: Callable[..., None], quick_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LPIPS_TEST_TF32", raising=False)
+    installed(replace(GPU, exact=("LPIPS_TEST_TF32", "0")))
+    with pytest.raises(ProviderError, match="would compute in TF32; set LPIPS_TEST_TF32=0"):
+        Session(quick_model, provider="cuda")
+    with pytest.raises(ProviderError, match="would compute in TF32"):  # one without TF32, for all we know
+        Session(quick_model, provider="cuda:1", fast_math=True)
+    assert Session(quick_model, provider="cuda", fast_math=True).fast_math
+    monkeypatch.setenv("LPIPS_TEST_TF32", "0")
+    assert not Session(quick_model, provider="cuda").fast_math
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_fast_math_is_for_float32_models(precision: str, quick_model: Path, tmp_path: Path) -> None:
+    model = relabelled(quick_model, tmp_path / "other.onnx", precision=precision)
+    with pytest.raises(UsageError, match=f"fast-math is for float32 models, this one is {precision}; leave it out"):
+        Session(model, fast_math=True)
+
+
+def test_a_pickled_scorer_keeps_fast_math(installed: Callable[..., None], quick_model: Path) -> None:
+    installed(GPU)
+    scorer = pickle.loads(pickle.dumps(Scorer(quick_model, fast_math=True)))
+    assert scorer.fast_math
+    assert scorer.provenance["runtime"]["types"] == "TF32"
+
+
+# Options
+
+
+def test_threads_are_those_of_this_process_and_do_not_spin(quick_model: Path) -> None:
+    options = Session(quick_model, provider="cpu")._session.get_session_options()
+    assert options.intra_op_num_threads == (default_threads() or 0)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert Session(quick_model, provider="cpu", threads=3)._session.get_session_options().intra_op_num_threads == 3
+
+
+def test_the_probe_is_the_graph_that_it_says() -> None:
+    onnx = pytest.importorskip("onnx", reason="reads the probe's bytes")
+    model = onnx.load_model_from_string(_RELU)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Relu"]
+    probe(CPU, Device(0, "CPU"))
+
+
+def test_the_probe_says_why_a_provider_does_not_work() -> None:
+    with pytest.raises(ProviderError, match="provider 'cuda' does not work: "):
+        probe(replace(CPU, name="cuda", ort_name="NoSuchExecutionProvider"), Device(0, "GPU"))
+
+
+def test_a_session_of_a_plugin_is_refused_in_a_forked_process(
+    quick_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(quick_model)
+    monkeypatch.setattr(session, "_process", -1)
+    image = np.zeros((1, 3, 40, 40), np.float32)
+    session.run({"reference": image, "distorted": image}, ["distance"])
+    monkeypatch.setattr(session, "_plugin", "some_plugin")
+    with pytest.raises(ProviderError, match="some_plugin was loaded before this process was forked"):
+        session.run({"reference": image, "distorted": image}, ["distance"])
+
+
+def test_an_engine_knows_no_fast_math(tmp_path: Path) -> None:
+    (tmp_path / "x.engine").write_bytes(b"")
+    with pytest.raises(UsageError, match="an engine's types were fixed when it was built; leave fast-math out"):
+        Scorer(tmp_path / "x.engine", fast_math=True)

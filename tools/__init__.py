@@ -1,0 +1,1 @@
+"""What `make` runs; nothing here is part of the packages."""
