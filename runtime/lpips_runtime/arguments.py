@@ -13,6 +13,7 @@ from .models import manifest_path
 from .providers import MAX_THREADS
 from .providers import parse as parse_provider
 from .results import FORMATS
+from .sizes import parse_size
 
 __all__ = ["check_options", "check_targets", "parse"]
 
@@ -73,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--threads", type=_count, metavar="N", help="threads of ONNX Runtime (default: its own choice)")
     model.add_argument(
+        "--max-memory",
+        type=_size,
+        metavar="SIZE",
+        help="what scoring a pair may take, e.g. 2GB; larger images are scored in tiles (default: 1450MB, vgg 2900MB)",
+    )
+    model.add_argument(
         "--trust-engine", action="store_true", help="open a version-compatible .engine file, which runs code of its own"
     )
     model.add_argument("--info", action="store_true", help="say what the model is, and exit")
@@ -91,6 +98,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 to {MAX_THREADS}")
     return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _limit(text: str) -> float:

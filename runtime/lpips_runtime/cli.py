@@ -115,6 +115,7 @@ def _run(options: argparse.Namespace) -> int:
             threads=options.threads,
             background=background,
             trust_engine=options.trust_engine,
+            max_memory=options.max_memory,
         )
 
     if options.info:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import contract, images
+from . import images
 from ._version import __version__
-from .arrays import Batch, as_batch, check_pair, to_tensor
+from .arrays import Batch, as_batch, check_pair
 from .contract import ModelInfo
 from .engine import Engine
 from .errors import DamagedModelError, UsageError
+from .memory import Memory
 from .models import find_model, is_plan
 from .session import Session
+from .tiling import Part, run_parts
 from .upsample import spatial_map
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class Detail:
 
     distance: float32 [N]. layers: float32 [N, L], each depth's share; they sum to the distance. depths: L arrays
     float32 [N, h_k, w_k], the weighted squared difference at each depth's own resolution. height, width: of the
-    images, pixels.
+    images, pixels. tiles: into how many tiles each image was cut, 1 for none; the numbers are equal
+    up to rounding.
     """
 
     distance: np.ndarray
@@ -44,6 +47,7 @@ class Detail:
     depths: tuple[np.ndarray, ...] = field(repr=False)
     height: int
     width: int
+    tiles: int = 1
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -64,7 +68,10 @@ class Scorer:
     then artifacts/lpips_alex_fp32.onnx. provider: "auto", "cpu", "cuda" or "cuda:1"; an engine brings its own, "auto"
     is the first GPU, and "tensorrt:1" or "tensorrt-rtx:1" another. threads: of ONNX Runtime, None for its default and
     for engines. background: the RGB colour, 0..255, under the transparent parts of image files; None refuses them.
-    trust_engine: open a version-compatible engine, which runs code of its own on this machine.
+    trust_engine: open a version-compatible engine, which runs code of its own on this machine. max_memory: bytes, or
+    a size such as "2GB", that one call may take at its peak, the model and its images included: batches that would
+    take more are run in parts, larger images in tiles. None is 1.45 GB, for vgg 2.9 GB, and refuses nothing; for
+    engines, which reserve their memory when they are opened, it must be None.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
     with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads, and be pickled: the copy
@@ -82,16 +89,19 @@ class Scorer:
         threads: int | None = None,
         background: tuple[int, int, int] | None = None,
         trust_engine: bool = False,
+        max_memory: int | str | None = None,
     ) -> None:
         self._arguments = {
             "provider": provider,
             "threads": threads,
             "background": background,
             "trust_engine": trust_engine,
+            "max_memory": max_memory,
         }
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
         self._session: Session | Engine | None = _opened(self._path, provider, threads, trust_engine)
+        self._memory = _limited(self._path, self._session, max_memory)
 
     def __reduce__(self) -> tuple:
         return _reopen, (self._path, self._arguments)
@@ -151,6 +161,7 @@ class Scorer:
                 **session.runtime,
                 "provider": session.provider,
                 "device": session.device,
+                **({} if self._memory is None else {"max_memory": self._memory.limit}),
             },
         }
 
@@ -190,20 +201,17 @@ class Scorer:
         return score_stream(self, pairs, background=self._background, maps=maps)
 
     def run(self, reference: Batch, distorted: Batch, *, depths: bool = True) -> Detail:
-        """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps."""
+        """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps.
+
+        Raises ShapeError for sizes that the model does not take or `max_memory` does not allow.
+        """
         session = self._open
         check_pair(reference, distorted, session.info.min_size, session.info.net)
-        names = [contract.DISTANCE, contract.LAYERS]
-        if depths:
-            names += [contract.depth(k) for k in range(session.depths)]
-        tensors = {
-            contract.REFERENCE: to_tensor(reference, session.info.input),
-            contract.DISTORTED: to_tensor(distorted, session.info.input),
-        }
-        distance, layers, *maps = session.run(tensors, names)
+        part = Part(None) if self._memory is None else self._memory.part(reference, distorted, depths=depths)
+        distance, layers, maps = run_parts(session, reference, distorted, part, depths=depths)
         if fault := _fault(reference.count, session.depths, distance, layers, maps):
             raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
-        return Detail(distance, layers, tuple(maps), reference.height, reference.width)
+        return Detail(distance, layers, tuple(maps), reference.height, reference.width, part.tiles)
 
     def _load_pair(
         self, reference: ImageLike, distorted: ImageLike, value_range: tuple[float, float] | None
@@ -220,6 +228,17 @@ def _opened(path: Path, provider: str, threads: int | None, trust_engine: bool) 
     if trust_engine:
         raise UsageError(f"{path}: is no .engine file, and nothing else is to be trusted; leave trust_engine out")
     return Session(path, provider=provider, threads=threads)
+
+
+def _limited(path: Path, session: Session | Engine, max_memory: int | str | None) -> Memory | None:
+    if isinstance(session, Session):
+        return Memory.of(session.info, max_memory)
+    if max_memory is not None:
+        raise UsageError(
+            f"{path}: an engine reserves its memory when it is opened, for the largest images of its profiles; leave "
+            "max_memory out, or build it with a smaller --max"
+        )
+    return None
 
 
 def _fault(count: int, depths: int, distance: np.ndarray, layers: np.ndarray, maps: Sequence[np.ndarray]) -> str | None:

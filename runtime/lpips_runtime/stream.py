@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from .arrays import as_batch
 from .errors import LpipsError, UsageError
-from .images import Image, load_image
+from .images import Image, Note, load_image
 from .pairs import Pair
 from .results import Result
 
@@ -25,6 +25,8 @@ __all__ = ["score_stream"]
 # memory stays flat however long the stream is.
 _DECODERS = 2
 _AHEAD = 4
+
+_TILED = Note("tiled", "scored in tiles, equal up to rounding, to stay within the limit of memory (--max-memory)")
 
 _AnyPath = str | os.PathLike[str]
 
@@ -103,7 +105,7 @@ def _result(scorer: Scorer, pair: Pair, decoding: list[Future[Image]], *, maps: 
         pair.distorted,
         float(detail.distance[0]),
         layers=tuple(map(float, detail.layers[0])),
-        notes=(*images[0].notes, *images[1].notes),
+        notes=(*images[0].notes, *images[1].notes, *((_TILED,) if detail.tiles > 1 else ())),
         detail=detail if maps else None,
         pixels=images[1].pixels if maps else None,
     )

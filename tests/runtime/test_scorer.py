@@ -416,6 +416,7 @@ def test_provenance_says_what_made_the_numbers(models: Models) -> None:
             "onnxruntime": onnxruntime.__version__,
             "provider": "cpu",
             "device": 0,
+            "max_memory": 1_450_000_000,
         },
     }
 
