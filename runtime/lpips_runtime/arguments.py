@@ -15,6 +15,7 @@ from .providers import MAX_THREADS
 from .providers import parse as parse_provider
 from .results import FORMATS
 from .resume import RESUMABLE
+from .sizes import parse_size
 
 __all__ = ["check_options", "check_targets", "parse"]
 
@@ -90,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         help="pairs of one size to score at once, at most (default: 16, fewer large ones)",
     )
     model.add_argument(
+        "--max-memory",
+        type=_size,
+        metavar="SIZE",
+        help="what scoring a pair may take, e.g. 2GB; larger images are scored in tiles (default: 1450MB, vgg 2900MB)",
+    )
+    model.add_argument(
         "--trust-engine", action="store_true", help="open a version-compatible .engine file, which runs code of its own"
     )
     model.add_argument(
@@ -129,6 +136,13 @@ def _batch_size(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= sources.MAX_BATCH:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of pairs; give 1 to {sources.MAX_BATCH}")
     return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _limit(text: str) -> float:

@@ -11,21 +11,30 @@ from . import contract
 from .contract import ModelInfo
 from .errors import DamagedModelError, UsageError
 
-__all__ = ["NETS", "PROBE", "Net", "check_kind", "check_net", "check_tensors"]
+__all__ = ["NETS", "PROBE", "Net", "check_kind", "check_net", "check_tensors", "probe"]
 
 # The side of an image that every net takes, in pixels.
 PROBE = 31
 
 
 class Net(NamedTuple):
-    """How many depths a net has, the smallest side it takes, and the side of its first depth for PROBE pixels."""
+    """A net's stride at each depth, the smallest side it takes, and the side of its first depth for PROBE pixels."""
 
-    depths: int
+    strides: tuple[int, ...]
     smallest: int
     first_side: int
 
+    @property
+    def depths(self) -> int:
+        """Number of taps."""
+        return len(self.strides)
 
-NETS = {"alex": Net(5, 31, 7), "squeeze": Net(7, 17, 15), "vgg": Net(5, 16, 31)}
+
+NETS = {
+    "alex": Net((4, 8, 16, 16, 16), 31, 7),
+    "squeeze": Net((2, 4, 8, 16, 16, 16, 16), 17, 15),
+    "vgg": Net((1, 2, 4, 8, 16), 16, 31),
+}
 
 # Name of a tensor -> its dtype and rank.
 Tensors = Mapping[str, tuple[str, int]]
@@ -61,6 +70,13 @@ def check_tensors(path: object, info: ModelInfo, inputs: Tensors, outputs: Tenso
         )
 
 
+def probe(info: ModelInfo) -> dict[str, np.ndarray]:
+    """The smallest inputs that a graph of any net takes: one image of zeros. None for a compare graph."""
+    names = {"pair": (contract.REFERENCE, contract.DISTORTED), "features": (contract.IMAGE,), "compare": ()}[info.kind]
+    shape = (1, 3, PROBE, PROBE) if info.input == "float32" else (1, PROBE, PROBE, 3)
+    return dict.fromkeys(names, np.zeros(shape, info.input))
+
+
 def check_net(
     path: object,
     info: ModelInfo,
@@ -75,12 +91,8 @@ def check_net(
     """
     if info.kind == "compare":
         return
-    names, first = {
-        "pair": ((contract.REFERENCE, contract.DISTORTED), contract.depth(0)),
-        "features": ((contract.IMAGE,), contract.feature(0)),
-    }[info.kind]
-    shape = (1, 3, PROBE, PROBE) if info.input == "float32" else (1, PROBE, PROBE, 3)
-    (found,) = run(dict.fromkeys(names, np.zeros(shape, info.input)), [first])
+    first = {"pair": contract.depth(0), "features": contract.feature(0)}[info.kind]
+    (found,) = run(probe(info), [first])
     side = NETS[info.net].first_side
     if found.shape[-2:] != (side, side):
         raise DamagedModelError(f"{path}: is not the {info.net} that its metadata promises; {again}")

@@ -130,6 +130,7 @@ def _run(options: argparse.Namespace) -> int:
             background=background,
             trust_engine=options.trust_engine,
             features=store,
+            max_memory=options.max_memory,
         )
 
     if options.info:

@@ -104,6 +104,8 @@ def _create(data: bytes, provider: Provider, device: Device, threads: int | None
     # Threads that wait for work by spinning take half as much CPU time again. Alone on two cores that made alex 3 %
     # faster; beside other processes, or in a container with a limit, 1.3 to 1.9 times slower.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Memory patterns gain no time here, and where the first run is a large one the second takes twice its memory.
+    options.enable_mem_pattern = False
     own = dict(provider.options(device, threads, fast))
     if provider.plugin:
         options.intra_op_num_threads = 1

@@ -59,14 +59,14 @@ class Reuse:
     features lie: for other devices it is the pair graph always.
 
     load: path -> Image, called in any number of threads; `run` is for one. limit: bytes of the features and pixels
-    that are kept; those used last stay.
+    that are kept; those used last stay. By default CACHE_BYTES, and a quarter of the scorer's max_memory at most.
     """
 
-    def __init__(self, scorer: Scorer, load: Callable[[Path], Image], *, limit: int = CACHE_BYTES) -> None:
+    def __init__(self, scorer: Scorer, load: Callable[[Path], Image], *, limit: int | None = None) -> None:
         self._scorer = scorer
         self._load = load
-        self._limit = limit
-        self._cache = _Cache(limit)
+        self._limit = limit or min(CACHE_BYTES, (scorer.max_memory or 4 * CACHE_BYTES) // 4)
+        self._cache = _Cache(self._limit)
         self._seen: dict[int, None] = {}
         self._wasted = 0  # images encoded that need not have been, for want of siblings
 
@@ -83,7 +83,7 @@ class Reuse:
         # A comparison takes up to a quarter of the time that encoding an image takes.
         if spared is None or (self._scorer.store is None and 4 * spared < len(pairs)):
             detail = self._whole(pairs, depths)
-        elif (hindrance := self._hindrance(*pairs[0][0].pixels.shape[:2])) is not None:
+        elif (hindrance := self._hindrance(*pairs[0], depths=depths)) is not None:
             self._wasted += spared
             detail = self._whole(pairs, depths)
             if self._wasted >= _WORTH_A_WORD:
@@ -117,11 +117,14 @@ class Reuse:
             return Note("unsplit", f"an image that was compared before is encoded again, because {error}")
         return None
 
-    def _hindrance(self, height: int, width: int) -> Note | None:
+    def _hindrance(self, reference: Image, distorted: Image, *, depths: bool) -> Note | None:
         """Why images of this size are not encoded one by one."""
-        if self._unsplit is None and 2 * height * width * _FEATURE_BYTES[self._scorer.info.net] > self._limit:
-            return _TOO_LARGE
-        return self._unsplit
+        if self._unsplit is not None:
+            return self._unsplit
+        height, width, _ = reference.pixels.shape
+        kept = 2 * height * width * _FEATURE_BYTES[self._scorer.info.net]
+        tiled = self._scorer.part(_batch([reference]), _batch([distorted]), depths=depths).tiles > 1
+        return _TOO_LARGE if tiled or kept > self._limit else None
 
     def _whole(self, pairs: _Pairs, depths: bool) -> Detail:
         return self._scorer.run(*(_batch(side) for side in zip(*pairs, strict=True)), depths=depths)

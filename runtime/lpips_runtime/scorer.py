@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import contract, images
+from . import images
 from ._version import __version__
-from .arrays import Batch, as_batch, check_pair, to_tensor
+from .arrays import Batch, as_batch, check_pair
 from .contract import ModelInfo
 from .engine import Engine
 from .errors import DamagedModelError, UsageError
 from .features import Features, Split
+from .memory import Memory
 from .models import find_model, is_plan
 from .pairs import MAX_BATCH
 from .session import Session
 from .store import FeatureStore
+from .tiling import Part, run_parts
 from .upsample import spatial_map
 from .workers import Workers
 
@@ -34,6 +36,8 @@ __all__ = ["Detail", "ImageLike", "Scorer", "mean_shares"]
 
 ImageLike = str | os.PathLike[str] | np.ndarray
 
+_TILED = images.Note("tiled", "scored in tiles, equal up to rounding, to keep to the limit of memory (--max-memory)")
+
 
 @dataclass(frozen=True, eq=False)
 class Detail:
@@ -41,7 +45,8 @@ class Detail:
 
     distance: float32 [N]. layers: float32 [N, L], each depth's share; they sum to the distance. depths: L arrays
     float32 [N, h_k, w_k], the weighted squared difference at each depth's own resolution. height, width: of the
-    images, pixels. notes: what should be known of how the numbers came about.
+    images, pixels. notes: what should be known of how the numbers came about. tiles: into how many tiles each image
+    was cut, 1 for none; the numbers are equal up to rounding.
     """
 
     distance: np.ndarray
@@ -50,6 +55,7 @@ class Detail:
     height: int
     width: int
     notes: tuple[images.Note, ...] = ()
+    tiles: int = 1
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -83,7 +89,10 @@ class Scorer:
     it has any; distances below fast_math.SMALLEST then mean nothing, and `provenance` says so. background: the RGB
     colour, 0..255, under the transparent parts of image files; None refuses them. trust_engine: open a
     version-compatible engine, which runs code of its own on this machine. features: a folder, or a FeatureStore, that
-    keeps the features of images, so that each is encoded once, whoever uses the folder.
+    keeps the features of images, so that each is encoded once, whoever uses the folder. max_memory: bytes, or a size
+    such as "2GB", that one call may take at its peak, the model and its images included: batches that would take more
+    are run in parts, larger images in tiles. None is 1.45 GB, for vgg 2.9 GB, and refuses nothing; for engines, which
+    reserve their memory when they are opened, it must be None.
 
     Images are given as paths or as arrays: uint8 [H,W,3] or [N,H,W,3], 0..255, or float [3,H,W] or [N,3,H,W]
     with `value_range` stated, (0, 1) or (-1, 1). One Scorer may be used from many threads and event loops at
@@ -104,6 +113,7 @@ class Scorer:
         background: tuple[int, int, int] | None = None,
         trust_engine: bool = False,
         features: str | os.PathLike[str] | FeatureStore | None = None,
+        max_memory: int | str | None = None,
     ) -> None:
         self._arguments = {
             "provider": provider,
@@ -112,10 +122,12 @@ class Scorer:
             "background": background,
             "trust_engine": trust_engine,
             "features": features,
+            "max_memory": max_memory,
         }
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
         self._session: Session | Engine | None = _opened(self._path, provider, threads, fast_math, trust_engine)
+        self._memory = _limited(self._path, self._session, max_memory)
         self._workers = Workers()
         self.store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
         self._split: Split | None = None
@@ -188,6 +200,7 @@ class Scorer:
                 "provider": session.provider,
                 "device": session.device,
                 **({"feature_precision": "fp16"} if self.store is not None and self.store.rounds else {}),
+                **({} if self._memory is None else {"max_memory": self._memory.limit}),
             },
         }
 
@@ -272,16 +285,23 @@ class Scorer:
     def run(self, reference: Batch, distorted: Batch, *, depths: bool = True) -> Detail:
         """Score checked batches of the same count and size; `depths=False` leaves Detail without its maps.
 
-        On the CPU a pair has the same numbers, to the bit, in whatever batch it is scored.
+        On the CPU a pair has the same numbers, to the bit, in whatever batch it is scored. Raises ShapeError for sizes
+        that the model does not take or `max_memory` does not allow.
         """
         session = self._open
         check_pair(reference, distorted, session.info.min_size, session.info.net)
-        names = contract.results(session.depths)
-        tensors = {
-            contract.REFERENCE: to_tensor(reference, session.info.input),
-            contract.DISTORTED: to_tensor(distorted, session.info.input),
-        }
-        return self._detail(session.run(tensors, names), reference, depths)
+        part = self.part(reference, distorted, depths=depths)
+        detail = self._detail(run_parts(session, reference, distorted, part, depths=depths), reference, depths)
+        return detail if part.tiles == 1 else replace(detail, tiles=part.tiles, notes=(_TILED,))
+
+    def part(self, reference: Batch, distorted: Batch, *, depths: bool) -> Part:
+        """What `run` runs at once of such batches. Raises ShapeError if `max_memory` does not allow them."""
+        return Part(None) if self._memory is None else self._memory.part(reference, distorted, depths=depths)
+
+    @property
+    def max_memory(self) -> int | None:
+        """The limit in bytes that was asked for, None for the default."""
+        return self._memory.limit if self._memory is not None and self._memory.strict else None
 
     def run_features(self, reference: Features, distorted: Features, *, depths: bool = True) -> Detail:
         """What `run` gives for the images, but for rounding.
@@ -311,8 +331,9 @@ class Scorer:
         distance, layers, *maps = outputs
         if fault := _fault(of.count, self._open.depths, distance, layers, maps):
             raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
-        shares = mean_shares(maps)
-        distance, layers = shares.sum(axis=1).astype(np.float32), shares.astype(np.float32)
+        if maps:  # not of tiles, whose sums are taken in float64 already
+            shares = mean_shares(maps)
+            distance, layers = shares.sum(axis=1).astype(np.float32), shares.astype(np.float32)
         return Detail(distance, layers, tuple(maps) if depths else (), of.height, of.width)
 
     def _load_pair(
@@ -342,6 +363,17 @@ def _opened(path: Path, provider: str, threads: int | None, fast_math: bool, tru
     if trust_engine:
         raise UsageError(f"{path}: is no .engine file, and nothing else is to be trusted; leave trust_engine out")
     return Session(path, provider=provider, threads=threads, fast_math=fast_math)
+
+
+def _limited(path: Path, session: Session | Engine, max_memory: int | str | None) -> Memory | None:
+    if isinstance(session, Session):
+        return Memory.of(session.info, max_memory)
+    if max_memory is not None:
+        raise UsageError(
+            f"{path}: an engine reserves its memory when it is opened, for the largest images of its profiles; leave "
+            "max_memory out, or build it with a smaller --max"
+        )
+    return None
 
 
 def _fault(count: int, depths: int, distance: np.ndarray, layers: np.ndarray, maps: Sequence[np.ndarray]) -> str | None:

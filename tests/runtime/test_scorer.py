@@ -417,6 +417,7 @@ def test_provenance_says_what_made_the_numbers(models: Models) -> None:
             "fast_math": False,
             "provider": "cpu",
             "device": 0,
+            "max_memory": 1_450_000_000,
         },
     }
 

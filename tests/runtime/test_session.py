@@ -213,7 +213,7 @@ def test_the_smallest_sides_are_those_of_the_exporter() -> None:
     from lpips_runtime.checks import NETS
 
     expected = {net: (len(row.channels), row.min_size) for net, row in backbones.items()}
-    assert {net: (depths, smallest) for net, (depths, smallest, _) in NETS.items()} == expected
+    assert {name: (net.depths, net.smallest) for name, net in NETS.items()} == expected
 
 
 @pytest.mark.parametrize("name", ["alex", "alex_uint8", "alex_features"])
@@ -463,3 +463,29 @@ def test_int8_does_not_saturate_on_old_cpus(models: Callable[[str], Path]) -> No
     options = Session(models("alex"), provider="cpu")._session.get_session_options()
     wanted = "0" if Path("/proc/cpuinfo").exists() and "vnni" in Path("/proc/cpuinfo").read_text() else "1"
     assert options.get_session_config_entry("session.x64quantprecision") == wanted
+
+
+# Memory
+
+_RESIDENT = """
+import sys
+import numpy as np
+from lpips_runtime.session import Session
+
+session = Session(sys.argv[1], provider="cpu", threads=1)
+for side in (31, 1024, 1024, 1024, 31):
+    image = np.zeros((1, 3, side, side), np.float32)
+    session.run({"reference": image, "distorted": image}, ["distance", "layers", *(f"depth_{k}" for k in range(7))])
+    with open("/proc/self/statm") as file:
+        print(file.read().split()[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc/self/statm")
+def test_memory_is_used_again_for_the_same_size_and_given_back_for_another(models: Models) -> None:
+    call = [sys.executable, "-c", _RESIDENT, str(models("squeeze_baseline"))]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, timeout=60)
+    start, first, second, third, after = (int(pages) for pages in done.stdout.split())
+    assert second - start < 1.6 * (first - start)
+    assert third <= second * 1.05
+    assert after - start < (first - start) / 3
