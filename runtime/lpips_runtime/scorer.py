@@ -36,7 +36,9 @@ __all__ = ["Detail", "ImageLike", "Scorer", "mean_shares"]
 
 ImageLike = str | os.PathLike[str] | np.ndarray
 
-_TILED = images.Note("tiled", "scored in tiles, equal up to rounding, to keep to the limit of memory (--max-memory)")
+_TILED = images.Note(
+    "tiled", "scored in tiles, equal up to rounding, to stay within the limit of memory (--max-memory)"
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,7 @@ def as_float(batch: Batch) -> Batch:
 
 
 def assert_equal(found: Outputs, whole: Outputs) -> None:
-    (distance, layers, depths), (expected, shares, maps) = found, whole
+    (distance, layers, *depths), (expected, shares, *maps) = found, whole
     np.testing.assert_allclose(distance, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(layers, shares, rtol=1e-5, atol=1e-7)
     assert [depth.shape for depth in depths] == [expected.shape for expected in maps]
@@ -124,9 +124,9 @@ def test_the_halo_is_needed_to_the_last_step_of_the_stride(
 ) -> None:
     runner = session(name)
     pair = images(1, 48, 400)
-    _, _, whole = run_parts(runner, *pair, Part(None), depths=True)
+    _, _, *whole = run_parts(runner, *pair, Part(None), depths=True)
     monkeypatch.setattr(runner, "info", replace(runner.info, halo=runner.info.halo - runner.info.stride))
-    _, _, found = run_parts(runner, *pair, Part(1, 1, 3), depths=True)
+    _, _, *found = run_parts(runner, *pair, Part(1, 1, 3), depths=True)
     assert not np.array_equal(found[-1], whole[-1])
 
 
@@ -147,9 +147,9 @@ def test_float_images_are_cut_as_8_bit_ones_are(session: Sessions) -> None:
 
 def test_without_depths_no_map_is_kept_and_the_distance_is_the_same(session: Sessions) -> None:
     pair = images(2, 50, 300)
-    distance, layers, depths = run_parts(session("alex"), *pair, Part(1, 1, 3), depths=False)
+    distance, layers, *depths = run_parts(session("alex"), *pair, Part(1, 1, 3), depths=False)
     assert not depths
-    expected, shares, _ = run_parts(session("alex"), *pair, Part(1, 1, 3), depths=True)
+    expected, shares, *_ = run_parts(session("alex"), *pair, Part(1, 1, 3), depths=True)
     assert np.array_equal(distance, expected)
     assert np.array_equal(layers, shares)
 
