@@ -240,7 +240,8 @@ def test_help_and_wrong_calls_need_no_pillow_and_no_onnx_runtime(arguments: list
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     ended = without("onnxruntime,PIL,numpy", "import lpips_runtime\nprint(*lpips_runtime.__all__)")
-    assert (ended.stdout, ended.stderr) == ("Detail LpipsError ModelInfo Pair Result Scorer __version__\n", "")
+    names = "Detail FeatureStore Features LpipsError ModelInfo Pair Result Scorer __version__\n"
+    assert (ended.stdout, ended.stderr) == (names, "")
 
 
 def test_the_public_names_are_there() -> None:
