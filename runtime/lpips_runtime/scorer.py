@@ -293,7 +293,8 @@ class Scorer:
         session = self._open
         check_pair(reference, distorted, session.info.min_size, session.info.net)
         part = self.part(reference, distorted, depths=depths)
-        detail = self._detail(run_parts(session, reference, distorted, part, depths=depths), reference, depths)
+        outputs = run_parts(session, reference, distorted, part, depths=depths)
+        detail = self._detail(outputs, session.depths, reference, depths)
         return detail if part.tiles == 1 else replace(detail, tiles=part.tiles, notes=(_TILED,))
 
     def part(self, reference: Batch, distorted: Batch, *, depths: bool) -> Part:
@@ -310,7 +311,8 @@ class Scorer:
 
         reference: as many as distorted, or one for all.
         """
-        return self._detail(self.split.compare(reference, distorted), distorted, depths)
+        session = self._open
+        return self._detail(self.split.compare(reference, distorted), session.depths, distorted, depths)
 
     @property
     def split(self) -> Split:
@@ -329,9 +331,10 @@ class Scorer:
         provider = f"{session.provider}:{session.device}"
         return Session(path, provider=provider, threads=asked["threads"], fast_math=session.fast_math, kind=kind)
 
-    def _detail(self, outputs: Sequence[np.ndarray], of: Batch | Features, depths: bool) -> Detail:
+    def _detail(self, outputs: Sequence[np.ndarray], expected: int, of: Batch | Features, depths: bool) -> Detail:
+        # Not self._open: the scorer may have been closed meanwhile, and what runs comes to its end.
         distance, layers, *maps = outputs
-        if fault := _fault(of.count, self._open.depths, distance, layers, maps):
+        if fault := _fault(of.count, expected, distance, layers, maps):
             raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
         if maps:  # not of tiles, whose sums are taken in float64 already
             shares = mean_shares(maps)
@@ -368,7 +371,7 @@ def _opened(path: Path, provider: str, threads: int | None, fast_math: bool, tru
 
 
 def _limited(path: Path, session: Session | Engine, max_memory: int | str | None) -> Memory | None:
-    if isinstance(session, Session):
+    if not is_plan(path):
         return Memory.of(session.info, max_memory)
     if max_memory is not None:
         raise UsageError(

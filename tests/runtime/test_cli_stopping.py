@@ -277,7 +277,9 @@ def test_a_bar_on_a_terminal_that_vanishes(here: Path, quick_model: Path) -> Non
     seen, out = on_terminal(["-m", str(quick_model)], both=False)
     assert out.count(b"\n") == 20
     assert re.search(rb"\r\x1b\[K\d+ pairs, \d+\.\d/s", seen)
-    assert re.fullmatch(rb"mean [\d.]+, median [\d.]+ over 20 pairs\r\n", seen.rpartition(b"\r\x1b[K")[2])
+    last = seen.rpartition(b"\r\x1b[K")[2]
+    # The note says what --split would save.
+    assert re.fullmatch(rb"note: [^\r]+--split[^\r]+\r\nmean [\d.]+, median [\d.]+ over 20 pairs\r\n", last)
 
 
 def test_rows_and_bar_share_a_terminal(here: Path, quick_model: Path) -> None:
@@ -286,6 +288,7 @@ def test_rows_and_bar_share_a_terminal(here: Path, quick_model: Path) -> None:
     lines = [line.rpartition(b"\r\x1b[K")[2] for line in seen.split(b"\r\n")]
     assert lines.pop() == b""
     assert lines.pop().startswith(b"mean ")
+    assert lines.pop().startswith(b"note: ")
     rows = [re.fullmatch(rb"[\d.]+\ta\.png\t(.*b\.png)", line) for line in lines]
     assert [row and row[1].decode() for row in rows] == [again("b.png", k) for k in range(20)]
 
