@@ -173,7 +173,7 @@ def test_too_little_memory_is_said_in_tensorrts_words_and_the_graph_stays(graph:
     with pytest.raises(EngineError) as caught:
         build(graph, EngineSpec(workspace=10**8))
     message = str(caught.value)
-    assert message.startswith("TensorRT-RTX did not build the engine: Error Code 2: OutOfMemory (Requested size was ")
+    assert message.startswith("TensorRT-RTX did not build the engine: Error Code 2: OutOfMemory; lower --max, ")
     assert message.endswith(
         "; lower --max, free device memory, or raise --workspace if you gave it; "
         f"the graph is published all the same: {graph}"

@@ -283,7 +283,7 @@ def test_an_impossible_limit_is_an_error_with_figures_and_nothing_is_published(a
     )
     assert "%, Spearman 0.99" in message
     assert message.endswith("raise --max-error, give more images, or use --precision fp16")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_blank_images_are_no_photographs(alex: Alex, tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_mistake_turns_the_export_red(
     sabotage(alex, monkeypatch)
     with pytest.raises(ValidationError, match="INT8 misses its limits"):
         export(alex.spec(), tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_ranges_of_another_convolution_are_found_out(searched: Searched) -> None:

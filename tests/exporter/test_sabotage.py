@@ -184,7 +184,7 @@ def test_weights_that_tell_nothing_apart_prove_nothing(
     spec = ExportSpec(backbone=random_backbone("alex"), allow_unknown_weights=True, lin=lin)
     with pytest.raises(ValidationError, match="they tell nothing apart"):
         export(spec, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_export_without_sabotage_is_green(spec: ExportSpec, tmp_path: Path) -> None:

@@ -180,6 +180,8 @@ def test_what_is_cancelled_before_its_turn_is_not_scored(models: Callable[[str],
                 await asyncio.sleep(0.001)
         for future in (*scoring[:1], *scoring[-5:]):  # one that is being scored, and all that wait
             future.cancel()
+        # The loop hands a cancellation on to the threads in its next turns.
+        await asyncio.sleep(0.01)
         scorer.go.set()
         results = await asyncio.gather(*scoring, return_exceptions=True)
         assert [isinstance(result, asyncio.CancelledError) for result in results] == [
