@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 # Tests that need torch, onnx, TensorRT or the exporter beside the runtime are the only ones that may be skipped there.
 MAY_BE_SKIPPED = re.compile(
     r"could not import '(torch|onnx|lpips_export\.\w+|tensorrt_rtx_bindings|cuda\.bindings\.runtime)'"
+    "|provider 'openvino' is not installed|the exporter is not installed"
 )
 
 
