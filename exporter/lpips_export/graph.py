@@ -59,14 +59,9 @@ class Graph:
             name = self.producer[name].input[0]
         return name
 
-    def convolutions(self) -> tuple[list[NodeProto], list[NodeProto]]:
-        """Those of the backbone, and those of the lin layers, which have one output channel."""
-        sides: tuple[list[NodeProto], list[NodeProto]] = [], []
-        for node in self.nodes:
-            if node.op_type == "Conv":
-                weight = self.constants.get(self.source(node.input[1]))
-                sides[weight is not None and weight.dims[0] == 1].append(node)
-        return sides
+    def convolutions(self) -> list[NodeProto]:
+        """Those of the backbone: there are no others."""
+        return [node for node in self.nodes if node.op_type == "Conv"]
 
     def is_dequantised(self, name: str) -> bool:
         return name in self.producer and self.producer[name].op_type == "DequantizeLinear"

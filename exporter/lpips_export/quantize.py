@@ -67,10 +67,8 @@ _CARRYING = ("Relu", "MaxPool", "Concat")
 
 
 def backbone_convolutions(model: onnx.ModelProto) -> list[NodeProto]:
-    """The convolutions of more than one output channel (the lin layers have one), in the order of the graph."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    return [node for node in convolutions if constants[node.input[1]].dims[0] > 1]
+    """In the order of the graph, which has no others."""
+    return [node for node in model.graph.node if node.op_type == "Conv"]
 
 
 def quantised(

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import lpips
 
-__all__ = ["REFERENCE_NAME", "Reference", "Truth"]
+__all__ = ["REFERENCE_NAME", "Reference", "Truth", "reference_metric"]
 
 REFERENCE_NAME = "lpips 0.1.4"
 
@@ -37,31 +37,31 @@ class Truth:
     map: np.ndarray
 
 
-class Reference:
-    """`lpips.LPIPS` with the given weights, in float64: its own arithmetic without its rounding.
+def reference_metric(net: str, version: str, state: Mapping[str, Tensor], lin: LinWeights) -> Any:
+    """`lpips.LPIPS` with the given weights, in float32, as it is.
 
     net, version: as in lpips. state: backbone tensors with torchvision's keys. lin: lin weights, or the baseline.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric = lpips.LPIPS(
+            net=net, version=version, lpips=lin.kind != "baseline", pretrained=False, pnet_rand=True, verbose=False
+        )
+    # lpips names its slices slice1.0, slice2.2, ... with torchvision's numbers after the dot.
+    metric.net.load_state_dict(
+        {key: state[f"features.{key.split('.', 1)[1]}"] for key in metric.net.state_dict()}, strict=True
+    )
+    if lin.kind != "baseline":
+        for layer, weight in zip(metric.lins, lin.tensors, strict=True):
+            layer.load_state_dict({"model.1.weight": weight}, strict=True)
+    return metric.eval().requires_grad_(False)
+
+
+class Reference:
+    """`reference_metric` in float64: its own arithmetic without its rounding."""
 
     def __init__(self, net: str, version: str, state: Mapping[str, Tensor], lin: LinWeights) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            metric = lpips.LPIPS(
-                net=net,
-                version=version,
-                lpips=lin.kind != "baseline",
-                pretrained=False,
-                pnet_rand=True,
-                verbose=False,
-            )
-        # lpips names its slices slice1.0, slice2.2, ... with torchvision's numbers after the dot.
-        metric.net.load_state_dict(
-            {key: state[f"features.{key.split('.', 1)[1]}"] for key in metric.net.state_dict()}, strict=True
-        )
-        if lin.kind != "baseline":
-            for layer, weight in zip(metric.lins, lin.tensors, strict=True):
-                layer.load_state_dict({"model.1.weight": weight}, strict=True)
-        self._metric: Any = metric.double().eval().requires_grad_(False)
+        self._metric = reference_metric(net, version, state, lin).double()
         self._metric.net.forward = _remembering(self._metric.net.forward)
 
     @torch.no_grad()

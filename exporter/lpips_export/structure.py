@@ -187,27 +187,25 @@ def _precision(graph: Graph) -> Iterator[str]:
 
 
 def _convolutions(graph: Graph) -> Iterator[str]:
-    """The backbone computes in the type of the precision, the lin layers (one output channel) in float32."""
-    for nodes, needed in zip(
-        graph.convolutions(), (_CONVOLUTION_TYPES[graph.info.precision], TensorProto.FLOAT), strict=True
-    ):
-        for node in nodes:
-            found = {graph.types.get(name) for name in (*node.input, *node.output)}
-            if found != {needed}:
-                yield f"Conv {node.name} is {', '.join(map(_name, found))}, must be {_name(needed)}"
+    """The backbone computes in the type of the precision."""
+    needed = _CONVOLUTION_TYPES[graph.info.precision]
+    for node in graph.convolutions():
+        found = {graph.types.get(name) for name in (*node.input, *node.output)}
+        if found != {needed}:
+            yield f"Conv {node.name} is {', '.join(map(_name, found))}, must be {_name(needed)}"
 
 
 def _quantisation(graph: Graph) -> Iterator[str]:
     """INT8 is Q/DQ around convolutions of the backbone, in the types of the target; elsewhere there is none."""
-    backbone, lins = graph.convolutions()
+    backbone = graph.convolutions()
     quantised = [node for node in backbone if graph.is_dequantised(node.input[1])]
     for node in backbone:
         image, weights = map(graph.is_dequantised, node.input[:2])
         if weights != image:
             yield f"Conv {node.name}: its {'weights' if weights else 'image'} alone quantised"
-    for node in lins:
-        if any(map(graph.is_dequantised, node.input)):
-            yield f"Conv {node.name}: a lin layer, quantised"
+    for node in graph.nodes:
+        if node.op_type == "MatMul" and any(map(graph.is_dequantised, node.input)):
+            yield f"MatMul {node.name}: behind the backbone, quantised"
     if graph.info.precision != "int8":
         if any(node.op_type in QUANTISING for node in graph.nodes):
             yield f"quantisation in a graph of precision {graph.info.precision}"

@@ -25,6 +25,7 @@ from .cases import Case, validation_cases
 from .errors import ValidationError
 from .metric import Pair
 from .progress import Progress
+from .quantize import backbone_convolutions
 from .reference import Reference, Truth
 from .tracing import serialized
 from .weights import BackboneWeights
@@ -308,13 +309,10 @@ _RUNNERS = {"pair": _run_pair, "features": _run_features, "compare": _run_compar
 def _doctor_model(model: onnx.ModelProto, *, scale: float, bias: float) -> onnx.ModelProto:
     """The same nodes with the weights of `_doctor_state` in them.
 
-    Backbone convolutions are those of more than one output channel, in the graph's order. Each gets a bias of its
-    own: torch.onnx removes a bias of zeros and lets equal ones share a tensor.
+    Each convolution gets a bias of its own: torch.onnx removes a bias of zeros and lets equal ones share a tensor.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    backbone = [node for node in convolutions if tensors[node.input[1]].dims[0] > 1]
-    for number, node in enumerate(backbone):
+    for number, node in enumerate(backbone_convolutions(model)):
         weight = numpy_helper.to_array(tensors[node.input[1]])
         zeros = np.zeros(len(weight), weight.dtype)
         own = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else zeros

@@ -20,7 +20,7 @@ from lpips_export import structure, validate
 from lpips_export.backbones import BACKBONES
 from lpips_export.cases import Case, validation_cases
 from lpips_export.errors import StructureError, ValidationError
-from lpips_export.metric import Comparator, Encoder
+from lpips_export.metric import Comparator, Encoder, Pair
 from lpips_export.reference import Reference
 from lpips_export.structure import RULES, check_structure
 from lpips_export.tracing import serialized
@@ -179,20 +179,29 @@ def test_the_golden_images_in_half(split: list[Path], golden_dir: Path, real_wei
 
 
 def half_throughout(self: Encoder, x: torch.Tensor) -> list[torch.Tensor]:
-    """All but eps, for which half has no number: 0 would show at once, as 0/0 in the copy of dead channels."""
     x = ((x - self.shift) / self.scale).half()
-    features = []
+    taps = []
     for part in self.slices:
         x = part(x)
-        norm = x.square().sum(1, keepdim=True).sqrt()
-        features.append(x / (norm + self.eps).half())
-    return features
+        taps.append(x)
+    return taps
 
 
-def compared_in_half(self: Comparator, reference: list, distorted: list) -> tuple[torch.Tensor, ...]:
+def normalised_in_half(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    """All but eps, for which half has no number: 0 would show at once, as 0/0 in the copy of dead channels."""
+    flat = tap.reshape(-1, tap.shape[1], tap.shape[2] * tap.shape[3])
+    norm = flat.square().sum(1, keepdim=True).sqrt()
+    return flat / (norm + self.eps).half()
+
+
+def subtracted_in_half(self: Pair, both: torch.Tensor) -> torch.Tensor:
+    return torch.matmul(self.sign.half(), both.reshape(2, -1)).reshape(-1, *both.shape[1:])
+
+
+def weighed_in_half(self: Comparator, differences: list, sizes: list) -> tuple[torch.Tensor, ...]:
     depths = [
-        torch.nn.functional.conv2d((a - b).square(), getattr(self, f"lin{k}").half()).squeeze(1)
-        for k, (a, b) in enumerate(zip(reference, distorted, strict=True))
+        torch.matmul(getattr(self, f"lin{k}").half(), difference.square()).reshape(-1, *size)
+        for k, (difference, size) in enumerate(zip(differences, sizes, strict=True))
     ]
     layers = torch.stack([depth.mean((1, 2)) for depth in depths], 1)
     return tuple(output.float() for output in (layers.sum(1), layers, *depths))
@@ -200,20 +209,26 @@ def compared_in_half(self: Comparator, reference: list, distorted: list) -> tupl
 
 def one_tap_in_half(self: Encoder, x: torch.Tensor, tap: int) -> list[torch.Tensor]:
     x = ((x - self.shift) / self.scale).to(self.dtype)
-    features = []
+    taps = []
     for k, part in enumerate(self.slices):
         x = part(x)
-        features.append(self.unit(x if k == tap else x.float()))
-    return features
+        taps.append(x if k == tap else x.float())
+    return taps
+
+
+def normalised_in_its_own_type(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
+    """The squares in the type of the tap, the rest in float32."""
+    flat = tap.reshape(-1, tap.shape[1], tap.shape[2] * tap.shape[3])
+    return flat.float() / (flat.square().sum(1, keepdim=True).sqrt().float() + self.eps)
 
 
 def scaled_in_half(self: Encoder, x: torch.Tensor) -> list[torch.Tensor]:
     x = (x.half() - self.shift.half()) / self.scale.half()
-    features = []
+    taps = []
     for part in self.slices:
         x = part(x)
-        features.append(self.unit(x.float()))
-    return features
+        taps.append(x.float())
+    return taps
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +256,10 @@ def test_what_the_cpu_provider_hides_structure_and_the_module_show(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whole-graph half, put back."""
-    monkeypatch.setattr(Encoder, "encode", half_throughout)
-    monkeypatch.setattr(Comparator, "compare", compared_in_half)
+    monkeypatch.setattr(Encoder, "taps", half_throughout)
+    monkeypatch.setattr(Encoder, "unit", normalised_in_half)
+    monkeypatch.setattr(Pair, "difference", subtracted_in_half)
+    monkeypatch.setattr(Comparator, "weigh", weighed_in_half)
     model, info = pair_graph(OVERFLOWING, real_weights(OVERFLOWING))
     with pytest.raises(StructureError, match="the graph is not built as it must be"):
         check_structure(model, info)
@@ -274,7 +291,8 @@ def test_the_module_in_half_as_it_is_stays_within_the_limits(real_weights: Backb
 def test_one_tap_squared_in_half_shows_in_the_module(
     tap: int, real_weights: Backbones, truth: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Encoder, "encode", lambda self, x: one_tap_in_half(self, x, tap))
+    monkeypatch.setattr(Encoder, "taps", lambda self, x: one_tap_in_half(self, x, tap))
+    monkeypatch.setattr(Encoder, "unit", normalised_in_its_own_type)
     with pytest.raises(ValidationError, match="in PyTorch': "):
         in_pytorch(real_weights, truth)
 
@@ -283,5 +301,5 @@ def test_an_image_scaled_in_half_shows_in_no_number(
     real_weights: Backbones, truth: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that structure must tell (test_structure.py, scaling_in_half)."""
-    monkeypatch.setattr(Encoder, "encode", scaled_in_half)
+    monkeypatch.setattr(Encoder, "taps", scaled_in_half)
     assert max(case.share for case in in_pytorch(real_weights, truth)) < 1

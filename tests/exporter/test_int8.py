@@ -183,7 +183,7 @@ def test_the_file_is_what_its_manifest_says(exported_alex: Artifact) -> None:
     model = onnx.load(exported_alex.path)
     figures = exported_alex.manifest["quantisation"]
     graph = Graph(model, ModelInfo.from_metadata({e.key: e.value for e in model.metadata_props}, exported_alex.path))
-    backbone, _ = graph.convolutions()
+    backbone = graph.convolutions()
     in_float = [name for name, node in zip(NAMES, backbone, strict=True) if not graph.is_dequantised(node.input[0])]
     assert in_float == list(figures["in_float"])
     weights = [graph.constants[graph.source(node.input[1])].dims[1] for node in backbone]
@@ -311,8 +311,7 @@ def range_of_all() -> frozenset[int]:
 def backbone_convolutions_in_float(model: onnx.ModelProto) -> list[str]:
     """Those that read no quantised weights: these are still initializers."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in constants]
-    return [node.name for node in nodes if constants[node.input[1]].dims[0] > 1]
+    return [node.name for node in backbone_convolutions(model) if node.input[1] in constants]
 
 
 # --- sabotage

@@ -18,59 +18,61 @@ RED = (StructureError, ValidationError)
 
 
 def eps_as_a_scalar(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
-    return tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)
+    return (tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)).flatten(2)
 
 
 def eps_in_rsqrt(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
-    return tap * torch.rsqrt(tap.square().sum(1, keepdim=True) + 1e-20)
+    return (tap * torch.rsqrt(tap.square().sum(1, keepdim=True) + 1e-20)).flatten(2)
 
 
 def eps_after_vector_norm(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
-    return tap / (torch.linalg.vector_norm(tap, dim=1, keepdim=True) + 1e-10)
+    return (tap / (torch.linalg.vector_norm(tap, dim=1, keepdim=True) + 1e-10)).flatten(2)
 
 
 def eps_of_torchmetrics(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
-    return tap / torch.sqrt(tap.square().sum(1, keepdim=True) + self.eps * 100)
+    flat = tap.flatten(2)
+    return flat / torch.sqrt(flat.square().sum(1, keepdim=True) + self.eps * 100)
 
 
 def no_eps(self: Encoder, tap: torch.Tensor) -> torch.Tensor:
-    return tap / tap.square().sum(1, keepdim=True).sqrt()
+    return (tap / tap.square().sum(1, keepdim=True).sqrt()).flatten(2)
 
 
 def chunked(self: Pair, reference: torch.Tensor, distorted: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    both = torch.cat([self.encoder.image(reference), self.encoder.image(distorted)], 0)
-    halves = [feature.chunk(2, 0) for feature in self.encoder.encode(both)]
-    return self.comparator.compare([half[0] for half in halves], [half[1] for half in halves])
+    features = self.encoder(torch.cat([reference, distorted], 0))
+    halves = [feature.chunk(2, 0) for feature in features]
+    return self.comparator([half[0] for half in halves], [half[1] for half in halves])
 
 
 def frozen_batch(self: Pair, reference: torch.Tensor, distorted: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    features = self.encoder.encode(torch.cat([self.encoder.image(reference), self.encoder.image(distorted)], 0))
-    return self.comparator.compare([f[:2] for f in features], [f[2:] for f in features])
+    features = self.encoder(torch.cat([reference, distorted], 0))
+    return self.comparator([f[:2] for f in features], [f[2:] for f in features])
 
 
 def concat_before_cast(self: Pair, reference: torch.Tensor, distorted: torch.Tensor) -> tuple[torch.Tensor, ...]:
     count = reference.shape[0]
-    features = self.encoder.encode(self.encoder.image(torch.cat([reference, distorted], 0)))
-    return self.comparator.compare([f[:count] for f in features], [f[count:] for f in features])
+    features = self.encoder(torch.cat([reference, distorted], 0))
+    return self.comparator([f[:count] for f in features], [f[count:] for f in features])
 
 
 def half_throughout(self: Encoder, x: torch.Tensor) -> list[torch.Tensor]:
     x = ((x - self.shift) / self.scale).half()
-    features = []
+    taps = []
     for part in self.slices:
         x = torch.func.functional_call(part, {name: value.half() for name, value in part.named_parameters()}, (x,))
-        features.append(self.unit(x).float())
-    return features
+        taps.append(x)
+    return taps
 
 
-def small_differences_dropped(self: Comparator, reference: list, distorted: list) -> tuple[torch.Tensor, ...]:
-    depths = []
-    for k, (a, b) in enumerate(zip(reference, distorted, strict=True)):
-        difference = (a - b).square()
-        difference = torch.where(difference < 1e-5, torch.zeros_like(difference), difference)
-        depths.append(torch.nn.functional.conv2d(difference, getattr(self, f"lin{k}")).squeeze(1))
-    layers = torch.stack([depth.mean((1, 2)) for depth in depths], 1)
-    return layers.sum(1), layers, *depths
+def small_differences_dropped(self: Comparator, differences: list, sizes: list) -> tuple[torch.Tensor, ...]:
+    large = [torch.where(each.square() < 1e-5, torch.zeros_like(each), each) for each in differences]
+    return weigh(self, large, sizes)
+
+
+def references_and_distorted_interleaved(self: Pair, both: torch.Tensor) -> torch.Tensor:
+    """Right for one pair, wrong for a batch, which comes reference by reference, then distorted by distorted."""
+    channels, positions = both.shape[1:]
+    return torch.matmul(self.sign, both.reshape(-1, 2, channels * positions)).reshape(-1, channels, positions)
 
 
 def same_tensor_twice(encoder: Encoder, comparator: Comparator, image_input: str) -> tuple:
@@ -82,12 +84,12 @@ def blue_first(self: Encoder, x: torch.Tensor) -> torch.Tensor:
     return x.flip(1)
 
 
-def layers_summed_over_positions(self: Comparator, reference: list, distorted: list) -> tuple[torch.Tensor, ...]:
-    distance, _, *depths = compare(self, reference, distorted)
+def layers_summed_over_positions(self: Comparator, differences: list, sizes: list) -> tuple[torch.Tensor, ...]:
+    distance, _, *depths = weigh(self, differences, sizes)
     return distance, torch.stack([depth.sum((1, 2)) for depth in depths], 1), *depths
 
 
-compare = Comparator.compare
+weigh = Comparator.weigh
 
 # What is patched, and with what. Named so that a failure says which trap came back.
 SABOTAGES: dict[str, tuple[object, str, object]] = {
@@ -100,9 +102,10 @@ SABOTAGES: dict[str, tuple[object, str, object]] = {
     "frozen batch": (Pair, "forward", frozen_batch),
     "same tensor twice": (tracing, "_CALLS", {"pair": same_tensor_twice}),
     "blue first": (Encoder, "image", blue_first),
-    "layers summed over positions": (Comparator, "compare", layers_summed_over_positions),
-    "half throughout": (Encoder, "encode", half_throughout),
-    "small differences dropped": (Comparator, "compare", small_differences_dropped),
+    "layers summed over positions": (Comparator, "weigh", layers_summed_over_positions),
+    "half throughout": (Encoder, "taps", half_throughout),
+    "small differences dropped": (Comparator, "weigh", small_differences_dropped),
+    "references and distorted interleaved": (Pair, "difference", references_and_distorted_interleaved),
     "opset 20": (tracing, "OPSET", 20),
     "stack traces kept": (tracing, "_clean", lambda model: None),
     "scaling of v0.0": (metric, "_SCALING", {"0.1": None}),
@@ -117,6 +120,7 @@ CAUGHT_BY_NUMBERS = (
     "no eps",
     "same tensor twice",
     "small differences dropped",
+    "references and distorted interleaved",
     "scaling of v0.0",
     "blue first",
     "layers summed over positions",

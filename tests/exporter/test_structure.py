@@ -169,11 +169,15 @@ def one_convolution_in_float32(model: onnx.ModelProto) -> None:
     recast(model, backbone_convolutions(model)[2], (0, 1, 2), TensorProto.FLOAT)
 
 
+def first_lin(model: onnx.ModelProto) -> tuple[NodeProto, TensorProto]:
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("lin0"))
+    return next(node for node in model.graph.node if weights.name in node.input), weights
+
+
 def lin_in_half(model: onnx.ModelProto) -> None:
-    lin = next(node for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 2)
-    weights = next(tensor for tensor in model.graph.initializer if tensor.name == lin.input[1])
+    lin, weights = first_lin(model)
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights).astype(np.float16), weights.name))
-    recast(model, lin, (0,), TensorProto.FLOAT16)
+    recast(model, lin, (1,), TensorProto.FLOAT16)
 
 
 def scaling_in_half(model: onnx.ModelProto) -> None:
@@ -192,21 +196,12 @@ def tap_scaled_in_half(model: onnx.ModelProto) -> None:
 
 
 def one_tap_squared_in_half(model: onnx.ModelProto) -> None:
-    square = next(node for node in model.graph.node if node.op_type in ("Pow", "Mul"))
-    tap = producer(model, square.input[0])
-    assert tap.op_type == "Cast"
-    square.input[0] = tap.input[0]
-    if square.op_type == "Mul":
-        square.input[1] = tap.input[0]
-    else:
-        exponent = numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == square.input[1]))
-        model.graph.initializer.append(numpy_helper.from_array(exponent.astype(np.float16), "half_exponent"))
-        square.input[1] = "half_exponent"
-    total = next(node for node in model.graph.node if square.output[0] in node.input)
-    result = total.output[0]
-    total.output[0] = f"{result}_half"
-    at = list(model.graph.node).index(total)
-    model.graph.node.insert(at + 1, helper.make_node("Cast", [f"{result}_half"], [result], to=TensorProto.FLOAT))
+    square = next(node for node in model.graph.node if node.op_type == "Pow")
+    exponent = next(tensor for tensor in model.graph.initializer if tensor.name == square.input[1])
+    halved = numpy_helper.to_array(exponent).astype(np.float16)
+    model.graph.initializer.append(numpy_helper.from_array(halved, "half_exponent"))
+    square.input[1] = "half_exponent"
+    recast(model, square, (0,), TensorProto.FLOAT16)
 
 
 def double_before_the_squares(model: onnx.ModelProto) -> None:
@@ -277,11 +272,8 @@ def nothing_quantised(model: onnx.ModelProto) -> None:
 
 def quantised_lin(model: onnx.ModelProto) -> None:
     graph = model.graph
-    at, lin = next(
-        (number, node)
-        for number, node in enumerate(graph.node)
-        if node.op_type == "Conv" and len(node.input) == 2 and node not in quantised_convolutions(model)
-    )
+    lin, _ = first_lin(model)
+    at = list(graph.node).index(lin)
     graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "lin_scale"))
     graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "lin_zero"))
     for number in (0, 1):
@@ -346,10 +338,10 @@ MUTATIONS = [
     ("_precision", half_before_the_squares, "tensorrt"),
     ("_precision", double_before_the_squares, "fp16"),
     ("_precision", scaling_in_half, "fp16"),
+    ("_precision", lin_in_half, "fp16"),
     ("_precision", half_before_the_scaling, "fp16"),
     ("_precision", tap_scaled_in_half, "fp16"),
     ("_convolutions", one_convolution_in_float32, "fp16"),
-    ("_convolutions", lin_in_half, "fp16"),
     ("_quantisation", quantised_float32, "fp32"),
     ("_quantisation", says_fp32, "cpu"),
     ("_quantisation", weights_in_float, "cpu"),

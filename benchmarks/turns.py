@@ -1,0 +1,118 @@
+"""Subjects in processes of their own, taking turns: what slows the machine down slows all of them.
+
+A process is asked for one timed call at a time, by a line on its standard input, and waits otherwise. Run as
+`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS` this module is such a process.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+
+from .subjects import Job, images, prepared
+
+__all__ = ["Turns", "quartiles", "take_turns"]
+
+
+@dataclass(eq=False)
+class Turns:
+    """Of one subject: seconds of each round, its distances, the seconds until it gave them (those of starting Python
+    and numpy left out), and why it has none, if it hasn't."""
+
+    seconds: list[float] = field(default_factory=list)
+    distances: np.ndarray = field(default_factory=lambda: np.empty(0))
+    first: float = float("nan")
+    absent: str = ""
+
+
+class _Worker:
+    """One process. Its stderr goes to a file: a pipe that nobody reads would stop a talkative one."""
+
+    def __init__(self, name: str, job: Job) -> None:
+        self._words = tempfile.TemporaryFile("w+")
+        call = [sys.executable, "-m", "benchmarks.turns", name, *map(str, astuple(job))]
+        self._process = subprocess.Popen(
+            call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
+        )
+
+    def ask(self, word: str) -> dict:
+        """Raises RuntimeError with the last line of the process's stderr if it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return json.loads(answer)
+        self._process.wait()
+        self._words.seek(0)
+        raise RuntimeError((self._words.read().strip().splitlines() or [f"ended with {self._process.returncode}"])[-1])
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._words.close()
+
+
+def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
+    """Make each subject ready, one after the other, then time one call of each a round, in an order that changes.
+
+    A subject that cannot be made, or that ends, is absent, with its reason.
+    """
+    found = {name: Turns() for name in names}
+    workers = {name: _Worker(name, job) for name in names}
+
+    def ask(name: str, word: str) -> dict | None:
+        if not found[name].absent:
+            try:
+                return workers[name].ask(word)
+            except RuntimeError as error:
+                found[name].absent = str(error)
+        return None
+
+    try:
+        for name, turns in found.items():
+            if answer := ask(name, "ready"):
+                turns.distances, turns.first = np.array(answer["distances"]), answer["seconds"]
+        order = np.random.default_rng(0)
+        for _ in range(rounds):
+            for at in order.permutation(len(names)):
+                if answer := ask(names[at], "go"):
+                    found[names[at]].seconds.append(answer["seconds"])
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return found
+
+
+def quartiles(ratios: np.ndarray) -> str:
+    """Median, and in brackets the first and third quartile."""
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _serve(name: str, job: Job) -> None:
+    pair = images(job)
+    score = None
+    for _ in sys.stdin:
+        if score is None:
+            score, distances, seconds = prepared(name, job)
+            answer = {"distances": distances.tolist(), "seconds": seconds}
+        else:
+            start = time.perf_counter()
+            score(*pair)
+            answer = {"seconds": time.perf_counter() - start}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _name, _net, _model, *_numbers = sys.argv[1:]
+    _serve(_name, Job(_net, _model, *map(int, _numbers)))
