@@ -34,7 +34,7 @@ class _Worker:
     """One process. Its stderr goes to a file: a pipe that nobody reads would stop a talkative one."""
 
     def __init__(self, name: str, job: Job) -> None:
-        self._words = tempfile.TemporaryFile("w+")
+        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         call = [sys.executable, "-m", "benchmarks.turns", name, *map(str, astuple(job))]
         self._process = subprocess.Popen(
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
