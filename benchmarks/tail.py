@@ -124,7 +124,7 @@ def times(net: str, options: argparse.Namespace) -> None:
                 Session(path, provider=provider, fast_math=fast, threads=options.threads) for path in paths.values()
             ]
             rng = np.random.default_rng(0)
-            shape = batch, 3, options.side, options.side
+            shape: tuple[int, ...] = (int(batch), 3, options.side, options.side)
             inputs = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name in ("reference", "distorted")}
             seconds = np.empty((len(sessions), options.rounds))
             for number in range(-3, options.rounds):

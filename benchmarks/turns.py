@@ -84,9 +84,9 @@ def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
                 turns.distances, turns.first = np.array(answer["distances"]), answer["seconds"]
         order = np.random.default_rng(0)
         for _ in range(rounds):
-            for at in order.permutation(len(names)):
-                if answer := ask(names[at], "go"):
-                    found[names[at]].seconds.append(answer["seconds"])
+            for name in order.permutation(list(names)).tolist():
+                if answer := ask(name, "go"):
+                    found[name].seconds.append(answer["seconds"])
     finally:
         for worker in workers.values():
             worker.close()
