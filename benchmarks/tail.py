@@ -10,7 +10,6 @@ the reference itself in float32 is named too.
 """
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
@@ -119,12 +118,13 @@ def times(net: str, options: argparse.Namespace) -> None:
     """Print a table of one net for each provider and batch."""
     with tempfile.TemporaryDirectory() as folder:
         paths = build(net, Path(folder))
-        for (provider, fast), batch in itertools.product(providers(), options.batch):
+        jobs = [(provider, fast, batch) for provider, fast in providers() for batch in options.batch]
+        for provider, fast, batch in jobs:
             sessions = [
                 Session(path, provider=provider, fast_math=fast, threads=options.threads) for path in paths.values()
             ]
             rng = np.random.default_rng(0)
-            shape: tuple[int, ...] = (int(batch), 3, options.side, options.side)
+            shape = batch, 3, options.side, options.side
             inputs = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name in ("reference", "distorted")}
             seconds = np.empty((len(sessions), options.rounds))
             for number in range(-3, options.rounds):
