@@ -13,6 +13,7 @@ from lpips_runtime.contract import METADATA_PREFIX, UNSEALED, ModelInfo, seal
 from .errors import StructureError
 from .layout import IMAGE_DIMENSIONS, Layout, layout_of
 from .metric import Comparator, Encoder, Pair
+from .shapes import simplify_reshapes
 
 __all__ = ["OPSET", "serialized", "trace"]
 
@@ -37,6 +38,7 @@ def trace(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> onnx.Mod
         output_names=list(outputs),
     )
     model = program.model_proto
+    simplify_reshapes(model)
     _clean(model)
     _name_dimensions(model.graph.input, inputs)
     _name_dimensions(model.graph.output, outputs)
