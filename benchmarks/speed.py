@@ -68,7 +68,7 @@ def speed(model: Path, options: argparse.Namespace) -> None:
             print(f"| {title} | absent: {turns.absent} | | | |")
             continue
         p50, fastest = np.median(turns.seconds) * 1e3, min(turns.seconds) * 1e3
-        print(f"| {title} | {p50:.1f} | {fastest:.1f} | {turns.first:.1f} s | {_verdict(name, turns, truth)} |")
+        print(f"| {title} | {p50:.1f} | {fastest:.1f} | {turns.first:.1f} s | {verdict(name, turns, truth)} |")
     print("\n| times as fast | median (quartiles) | at least |\n| --- | --- | --- |")
     for (name, beside), floors in FLOORS.items():
         if all(side in found and not found[side].absent for side in (name, beside)):
@@ -78,7 +78,8 @@ def speed(model: Path, options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-def _verdict(name: str, turns: Turns, truth: np.ndarray) -> str:
+def verdict(name: str, turns: Turns, truth: np.ndarray) -> str:
+    """The distance, and by how much it is not the reference's; truth may be empty."""
     if not truth.size:
         return f"{turns.distances[0]:.6f}"
     error = float(np.abs(turns.distances / truth - 1).max())

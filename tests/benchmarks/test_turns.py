@@ -1,0 +1,67 @@
+"""Subjects that take turns: what is counted, what they answer, and what becomes of one that cannot run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.speed import SAME, verdict
+from benchmarks.subjects import SUBJECTS, Job, images
+from benchmarks.turns import Turns, quartiles, take_turns
+from lpips_runtime import Scorer
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Subjects run as modules of the benchmarks, which are found from the root of the project."""
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def test_subjects_take_turns_and_answer_for_the_same_images(exported: Callable[..., list[Path]]) -> None:
+    job = Job("alex", str(exported(net="alex", quick=True)[0]), 48, 2, 1)
+    found = take_turns(["ours"], job, 3)["ours"]
+    assert found.absent == ""
+    assert len(found.seconds) == 3
+    assert all(second > 0 for second in found.seconds)
+    with Scorer(job.model, provider="cpu", threads=1) as scorer:
+        assert np.array_equal(found.distances, scorer.score(*images(job)))
+
+
+def test_one_that_cannot_run_is_absent_with_its_reason_and_the_others_go_on(
+    exported: Callable[..., list[Path]],
+) -> None:
+    job = Job("alex", str(exported(net="alex", quick=True)[0]), 48, 1, 1)
+    found = take_turns(["broken", "ours"], job, 2)
+    assert "broken" in found["broken"].absent
+    assert found["broken"].seconds == []
+    assert found["ours"].absent == ""
+    assert len(found["ours"].seconds) == 2
+
+
+def test_images_are_the_same_in_every_process_and_differ_within_a_pair() -> None:
+    job = Job("alex", "", 40, 3, 1)
+    a, b = images(job)
+    assert a.shape == b.shape == (3, 40, 40, 3)
+    assert a.dtype == b.dtype == np.uint8
+    assert all(np.array_equal(one, other) for one, other in zip((a, b), images(job), strict=True))
+    assert (a != b).mean() > 0.5
+
+
+def test_quartiles_are_the_median_and_what_lies_around_it() -> None:
+    assert quartiles(np.array([4.0, 1.0, 2.0, 3.0, 10.0])) == "3.00 (2.00 to 4.00)"
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "expected"),
+    [
+        ("ours", 1 + SAME / 2, "0.500"),
+        ("ours", 1.02, "WRONG by 2.0%"),
+        ("compile-bf16", 1.02, "2.0% off"),
+    ],
+)
+def test_a_fast_wrong_number_is_called_wrong(name: str, factor: float, expected: str) -> None:
+    truth = np.array([0.5])
+    shown = verdict(name, Turns(distances=truth * factor), truth)
+    assert expected in shown
+    assert ("WRONG" in shown) == (SUBJECTS[name].exact and factor > 1 + SAME)
