@@ -148,7 +148,8 @@ class Scorer:
 
     def close(self) -> None:
         """Release the graphs. What is being scored comes to its end; scoring afterwards raises UsageError."""
-        self._session = self._split = None
+        with self._splitting:  # else siblings that are being opened would be kept
+            self._session = self._split = None
         self._workers.let_go()
 
     @property
@@ -320,8 +321,8 @@ class Scorer:
 
         Raises ModelNotFoundError if they are missing, ModelError if they do not belong to it.
         """
-        session = self._open
         with self._splitting:
+            session = self._open
             if self._split is None:
                 self._split = Split(session, self._sibling, self.store)
             return self._split

@@ -1,7 +1,10 @@
 """Scorer.encode and Scorer.compare: what the pair graph says, by its --split siblings; and whose features are taken."""
 
+import gc
 import pickle
 import shutil
+import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,6 +167,30 @@ def test_many_threads_encode_at_once_and_open_the_siblings_once(models: Models, 
         for (j, k), distance in zip(pairs[::17], list(found)[::17], strict=True):
             assert distance == pytest.approx(scorer.score(images[j], images[k]), rel=1e-6, abs=1e-9)
     assert sorted(opened) == ["alex.onnx", "alex_compare.onnx", "alex_features.onnx"]
+
+
+def test_siblings_that_are_being_opened_are_not_kept_by_a_scorer_that_is_closed_meanwhile(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, original = Scorer(models("alex"), threads=1), scorer_module.Split
+    closing = threading.Thread(target=scorer.close)
+
+    def split(*arguments: Any) -> Any:
+        made = original(*arguments)
+        closing.start()
+        closing.join(0.5)  # time enough, unless it waits as it should
+        return made
+
+    monkeypatch.setattr(scorer_module, "Split", split)
+    opened = scorer.split
+    closing.join(20)
+    assert opened.encode(scorer_module.as_batch(noise(40, 40), "image")).count == 1  # what runs comes to its end
+    kept = weakref.ref(opened)
+    del opened
+    gc.collect()
+    assert kept() is None
+    with pytest.raises(UsageError, match="closed"):
+        _ = scorer.split
 
 
 # Whose features
