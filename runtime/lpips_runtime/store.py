@@ -1,4 +1,4 @@
-"""Features kept on disk, so that a data set is encoded once: one file per image and model."""
+"""Features kept on disk, so that a data set is encoded once: one file per image, model and provider."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FeatureStore:
     """A folder of features, shared by any number of processes, readers and writers alike.
 
     folder: made when it is not there. precision: "fp32", or "fp16" for half the space; its error is stated in the
-    README. Features of another precision or model lie beside them and are not mixed up with them.
+    README. Features of another precision, model or provider lie beside them and are not mixed up with them.
 
     DIR/<model>/<2 hex digits>/<image>.npy is an array of one record: `feature_0`.. [C_k, h_k, w_k], `image`, the
     key, and `crc32` of all bytes before it. The key is a hash of the image's decoded pixels, so that a file's name,
@@ -97,8 +97,8 @@ class FeatureStore:
     def keep(self, model: str, key: str, values: _Values) -> None:
         """Keep the features of one image, L arrays [1, C_k, h_k, w_k].
 
-        Raises StoreError if that fails, because the disk is full, the folder read-only or the file's place taken; then and from then on
-        nothing is written.
+        Raises StoreError if that fails, because the disk is full, the folder read-only or the file's place taken;
+        then and from then on nothing is written.
         """
         if self._unwritable is not None:
             raise StoreError(self._unwritable)

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import onnx_files
 import pytest
 
-from lpips_runtime import Features, Scorer, features
+from lpips_runtime import Features, Scorer, features, pair_graph
 from lpips_runtime import scorer as scorer_module
 from lpips_runtime.contract import BACKBONE_SHA256
 from lpips_runtime.errors import (
@@ -25,6 +26,7 @@ from lpips_runtime.errors import (
     ShapeError,
     UsageError,
 )
+from lpips_runtime.providers import PROVIDERS, Device
 
 Models = Callable[[str], Path]
 KINDS = ("features", "compare")
@@ -159,6 +161,7 @@ def test_many_threads_encode_at_once_and_open_the_siblings_once(models: Models, 
         return original(path, **options)
 
     monkeypatch.setattr(scorer_module, "Session", session)
+    monkeypatch.setattr(pair_graph, "Session", session)
     with Scorer(models("alex"), threads=1) as scorer, ThreadPoolExecutor(8) as pool:
         images = [noise(32 + k % 3, 40, seed=k) for k in range(24)]
         encoded = list(pool.map(scorer.encode, images))
@@ -200,12 +203,39 @@ def test_features_of_another_model_are_refused(models: Models, scorer: Scorer) -
     with Scorer(models("squeeze")) as other:
         theirs = other.encode(noise(40, 40))
     ours = scorer.encode(noise(40, 40))
-    with pytest.raises(ForeignFeaturesError, match=r"distorted: features of another model, .* encode the images with"):
+    said = (
+        r"distorted: features that cannot be compared here, their net is squeeze, not alex, their model \(sha256\) is "
+    )
+    with pytest.raises(ForeignFeaturesError, match=f"{said}.*; encode the images as they are compared"):
         scorer.compare(ours, theirs)
-    with pytest.raises(ForeignFeaturesError, match="reference: features of another model"):
+    with pytest.raises(ForeignFeaturesError, match="reference: features that cannot be compared here"):
         scorer.detail(theirs, ours)
-    with pytest.raises(ForeignFeaturesError, match="features of two models"):
+    with pytest.raises(ForeignFeaturesError, match=r"features that do not go together, their net is squeeze, not alex"):
         Features.stack([ours, theirs])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"provider": "openvino"}, "their provider is openvino, not cpu"),
+        ({"fast_math": True}, "their provider is openvino, not cpu, their fast-math is bfloat16, not off"),
+    ],
+)
+def test_features_of_another_provider_or_of_faster_types_are_refused_and_not_found_in_a_store(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, said: str
+) -> None:
+    """Where each rounds is its own: equal images would not be at 0, and nearly equal ones far off."""
+    row = replace(PROVIDERS["cpu"], name="openvino", auto="fast-math", devices=lambda: [Device(0, "A CPU", "bfloat16")])
+    monkeypatch.setitem(PROVIDERS, "openvino", row)  # the CPU provider as if it were another one
+    image = noise(40, 40)
+    with (
+        Scorer(models("alex"), provider="cpu", features=tmp_path) as ours,
+        Scorer(models("alex"), features=tmp_path, **options) as other,
+    ):
+        one, two = ours.encode(image), other.encode(image)
+        with pytest.raises(ForeignFeaturesError, match=f"distorted: .*here, {said}; encode"):
+            ours.compare(one, two)
+        assert {path.parts[-3] for path in tmp_path.rglob("*.npy")} == {one.model, two.model}
 
 
 def test_sizes_and_counts_must_fit(scorer: Scorer) -> None:

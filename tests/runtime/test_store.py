@@ -164,7 +164,7 @@ def test_half_precision_gives_the_same_before_and_after_it_was_kept(opened: Open
 
 def test_rounded_and_exact_features_are_not_compared(opened: Opened) -> None:
     a = noise(40, 40)
-    with pytest.raises(ForeignFeaturesError, match="features of another model"):
+    with pytest.raises(ForeignFeaturesError, match="here, their precision of the store is fp16, not fp32; encode"):
         opened().compare(opened().encode(a), opened(precision="fp16").encode(a))
 
 
