@@ -139,6 +139,30 @@ def test_small_distances_of_fast_math_are_noted_once(installed: Callable[..., No
     assert said not in run("a.png", "near.png", "--fast-math", "--provider", "cuda:1")[2]
 
 
+def test_small_distances_of_fast_math_are_noted_of_the_pairs_they_are_of_and_logged_once(
+    installed: Callable[..., None], quick_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(GPU)
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    b = a.copy()
+    b[0, 0, 0, 0] ^= 1
+    b[1] = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    with Scorer(quick_model, fast_math=True) as scorer:
+        detail = scorer.detail(a, b)
+        assert [note.kind for note in detail.notes] == ["fast-math"]
+        assert [len(detail.pair(k).notes) for k in range(3)] == [1, 0, 0]
+        assert scorer.detail(a[1:], b[1:]).notes == ()
+        caplog.clear()
+        scorer.score(a[1:], b[1:])
+        assert caplog.messages == []
+        for _ in range(2):
+            scorer.score(a, b)
+        assert caplog.messages == [detail.notes[0].text]
+    with Scorer(quick_model, provider="cpu") as scorer:
+        assert scorer.detail(a, b).notes == ()
+
+
 def test_a_provider_that_cannot_keep_float32_is_refused_without_fast_math(
     installed: Callable[..., None], quick_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
