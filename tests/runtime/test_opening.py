@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from onnx_files import plain, relabelled
 from PIL import Image as PILImage
-from score_command import Run, save
+from score_command import Models, Run, save
 
 from lpips_runtime import Scorer
 from lpips_runtime.cpu import default_threads
 from lpips_runtime.errors import ForeignModelError, ProviderError, UsageError
 from lpips_runtime.fast_math import SMALLEST
+from lpips_runtime.features import Split
 from lpips_runtime.opening import _RELU, probe
 from lpips_runtime.providers import PROVIDERS, Device, Provider
 from lpips_runtime.session import Session
@@ -161,6 +162,22 @@ def test_small_distances_of_fast_math_are_noted_of_the_pairs_they_are_of_and_log
         assert caplog.messages == [detail.notes[0].text]
     with Scorer(quick_model, provider="cpu") as scorer:
         assert scorer.detail(a, b).notes == ()
+
+
+def test_small_distances_of_fast_math_are_noted_where_features_are_compared_too(
+    installed: Callable[..., None], models: Models, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(OPENVINO)
+    pixels = np.array(PILImage.open("a.png"))
+    pixels[0, 0, 0] ^= 1
+    PILImage.fromarray(pixels).save("near.png")
+    compared = list[int]()
+    original = Split.compare
+    monkeypatch.setattr(Split, "compare", lambda *of: compared.append(of[2].count) or original(*of))
+    with Scorer(models("alex"), fast_math=True) as scorer:
+        found = list(scorer.stream([("a.png", name) for name in ("near.png", "b.png", "a.png", "near.png")]))
+    assert sum(compared) == 4
+    assert [[note.kind for note in result.notes].count("fast-math") for result in found] == [1, 0, 0, 1]
 
 
 def test_a_provider_that_cannot_keep_float32_is_refused_without_fast_math(
