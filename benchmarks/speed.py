@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from lpips_runtime import Scorer
-from lpips_runtime.cpu import cpu_name, has_bfloat16
+from lpips_runtime.cpu import bfloat16_pays, cpu_name
 from lpips_runtime.errors import LpipsError
 
 from .subjects import SUBJECTS, Job, images
@@ -130,7 +130,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default 2)")
     parser.add_argument("--rounds", type=int, default=40, metavar="N", help="(default 40)")
     options = parser.parse_args()
-    print(f"{cpu_name()}, bfloat16 in hardware: {'yes' if has_bfloat16() else 'no'}")
+    print(f"{cpu_name()}, faster in bfloat16: {'yes' if bfloat16_pays() else 'no'}")
     try:
         for model in options.models:
             if options.start:

@@ -7,11 +7,12 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .contract import ModelInfo
+    from .detail import Detail
     from .errors import LpipsError
     from .features import Features
     from .pairs import Pair
     from .results import Result
-    from .scorer import Detail, Scorer
+    from .scorer import Scorer
     from .store import FeatureStore
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 
 # Imported when they are asked for: the command's help and its errors need neither numpy nor Pillow.
 _HOMES = {
-    "Detail": "scorer",
+    "Detail": "detail",
     "FeatureStore": "store",
     "Features": "features",
     "LpipsError": "errors",

@@ -13,7 +13,9 @@ import numpy as np
 
 from .errors import ShapeError
 
-__all__ = ["Batch", "as_batch", "check_pair", "check_size", "to_tensor"]
+__all__ = ["ONE_SIZE", "Batch", "as_batch", "check_pair", "check_size", "to_tensor"]
+
+ONE_SIZE = "LPIPS compares images of one size, resize or crop one of them"
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,7 @@ def check_pair(reference: Batch, distorted: Batch, min_size: int, net: str) -> N
         )
     if (reference.height, reference.width) != (distorted.height, distorted.width):
         raise ShapeError(
-            f"reference is {_size(reference)}, distorted is {_size(distorted)} (width x height); "
-            "LPIPS compares images of one size, resize or crop one of them"
+            f"reference is {_size(reference)}, distorted is {_size(distorted)} (width x height); {ONE_SIZE}"
         )
     check_size(reference, min_size, net)
 

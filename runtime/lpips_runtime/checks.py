@@ -11,7 +11,7 @@ from . import contract
 from .contract import ModelInfo
 from .errors import DamagedModelError, UsageError
 
-__all__ = ["NETS", "PROBE", "Net", "check_kind", "check_net", "check_tensors", "probe"]
+__all__ = ["NETS", "PROBE", "Net", "check_kind", "check_net", "check_tensors", "smallest_inputs"]
 
 # The side of an image that every net takes, in pixels.
 PROBE = 31
@@ -70,8 +70,9 @@ def check_tensors(path: object, info: ModelInfo, inputs: Tensors, outputs: Tenso
         )
 
 
-def probe(info: ModelInfo) -> dict[str, np.ndarray]:
-    """The smallest inputs that a graph of any net takes: one image of zeros. None for a compare graph."""
+def smallest_inputs(info: ModelInfo) -> dict[str, np.ndarray]:
+    """The smallest inputs that a graph of any net takes: one image of zeros. Empty for a compare graph, which takes
+    no image."""
     names = {"pair": (contract.REFERENCE, contract.DISTORTED), "features": (contract.IMAGE,), "compare": ()}[info.kind]
     shape = (1, 3, PROBE, PROBE) if info.input == "float32" else (1, PROBE, PROBE, 3)
     return dict.fromkeys(names, np.zeros(shape, info.input))
@@ -92,7 +93,7 @@ def check_net(
     if info.kind == "compare":
         return
     first = {"pair": contract.depth(0), "features": contract.feature(0)}[info.kind]
-    (found,) = run(probe(info), [first])
+    (found,) = run(smallest_inputs(info), [first])
     side = NETS[info.net].first_side
     if found.shape[-2:] != (side, side):
         raise DamagedModelError(f"{path}: is not the {info.net} that its metadata promises; {again}")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["cpu_name", "default_threads", "exact_int8", "has_bfloat16"]
+__all__ = ["bfloat16_pays", "cpu_name", "default_threads", "exact_int8"]
 
 
 @functools.cache
@@ -27,13 +27,15 @@ def cpu_name() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def has_bfloat16() -> bool:
-    """Whether an x86 CPU multiplies bfloat16 in hardware: without, libraries imitate it, slower than float32.
+def bfloat16_pays() -> bool:
+    """Whether an x86 CPU computes in bfloat16 faster than in float32: with AMX, or in its vectors if it is not Intel's.
 
-    True where the system does not say.
+    Without any instructions for it libraries imitate bfloat16. Intel's own for vectors multiply no more in a cycle than
+    those of float32, and what they gain is lost in conversions (docs/providers.md). True where the system does not say.
     """
     flags = set(_cpuinfo().split())
-    return not flags or not flags.isdisjoint(("amx_bf16", "avx512_bf16", "avx_ne_convert"))
+    vectors = () if "GenuineIntel" in flags else ("avx512_bf16", "avx_ne_convert")
+    return not flags or not flags.isdisjoint(("amx_bf16", *vectors))
 
 
 def exact_int8() -> tuple[str, str]:

@@ -14,7 +14,7 @@ LpipsError
 │   ├── ImageFormatError    it can, but LPIPS is not defined on what it holds
 │   │   └── TransparencyError  transparent pixels, and no background
 │   ├── ShapeError          sizes, layout, dtype or value range
-│   └── ForeignFeaturesError  features of another model, which cannot be compared with this one's
+│   └── ForeignFeaturesError  features that were made in another way, by another model say, and cannot be compared
 ├── StoreError              a feature store cannot be used, or a file in it (also an OSError)
 └── OutputError             a result cannot be written (also an OSError)
 
@@ -109,7 +109,7 @@ class ShapeError(InputError):
 
 
 class ForeignFeaturesError(InputError):
-    """Features were made by another model than the one that is to compare them."""
+    """Features were made by another model, provider or types than those that are to compare them."""
 
 
 class StoreError(LpipsError, OSError):

@@ -36,7 +36,6 @@ class Execution:
     """
 
     def __init__(self, library: Any, plan: bytes, gpu: Gpu, *, host_code: bool) -> None:
-        self._library = library
         self._lock = threading.Lock()
         self._errors, logger = _logger(library)
         self._memory = Memory(gpu)

@@ -6,6 +6,7 @@ once, and the compare graph, at a fraction of that cost, makes the same distance
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import contract
-from .arrays import Batch, check_size, to_tensor
+from .arrays import ONE_SIZE, Batch, check_size, to_tensor
 from .checks import PROBE
 from .contract import ModelInfo
 from .errors import ForeignFeaturesError, ForeignModelError, ModelNotFoundError, ShapeError, StoreError, UsageError
@@ -41,8 +42,9 @@ class Features:
     """Encoded images of one size, as `Scorer.encode` gives them.
 
     values: of each depth, float32 [N, C_k, h_k, w_k], of unit length over the channels; read-only. height, width: of
-    the images, pixels. model: what made them; only features of the same model can be compared. single: one image was
-    given without a batch axis, so N is 1. notes: what should be known of how they came about, such as a full store.
+    the images, pixels. model: what made them, which is the model, the provider, its types, and how a store rounds; only
+    those of the same can be compared. single: one image was given without a batch axis, so N is 1. notes: what should
+    be known of how they came about, such as a full store.
 
     `features[i]` are those of image i alone, `features[i:j]` those of several; both share the memory.
     """
@@ -122,9 +124,7 @@ class Split:
         for graph in (self._features, self._compare):
             _check_belongs(graph, pair)
         self._store = store
-        # Features that were computed in faster types, or rounded for the store, are others.
-        marks = {"fast": self._features.fast_math, "fp16": store is not None and store.rounds}
-        self.model = "-".join((self._features.sha256, *(mark for mark, holds in marks.items() if holds)))
+        self.model = _made_by(self._features, "fp16" if store is not None and store.rounds else "fp32")
         if pair.info.precision == "int8":
             self._check_numbers(pair)
 
@@ -199,8 +199,8 @@ class Split:
             raise UsageError(f"{name}: {kind} are no features; give what Scorer.encode returned")
         if features.model != self.model:
             raise ForeignFeaturesError(
-                f"{name}: features of another model, {features.model[:16]}… where this one's are {self.model[:16]}…; "
-                "encode the images with the model that compares them"
+                f"{name}: features that cannot be compared here, their {_differences(features.model, self.model)}; "
+                "encode the images as they are compared"
             )
         shapes = [value.shape for value in features.values]
         if len(shapes) != self._compare.depths or len({shape[0] for shape in shapes}) != 1 or not features.count:
@@ -223,15 +223,31 @@ class Split:
             )
 
 
+# What two features must have in common to be compared, in the order of `Features.model`: equal images would not be at 0
+# otherwise, and nearly equal ones at anything. The last three are how float32 values came about.
+_MAKING = ("net", "LPIPS version", "model (sha256)", "provider", "fast-math", "precision of the store")
+
+
+def _made_by(graph: Session, kept: str) -> str:
+    """The identity of a graph's features, fit for the name of a folder."""
+    types = graph.runtime["types"] if graph.fast_math else "off"
+    return "_".join((graph.info.net, f"v{graph.info.version}", graph.sha256, graph.provider, types, kept))
+
+
+def _differences(found: str, expected: str) -> str:
+    pairs = itertools.zip_longest(_MAKING, found.split("_"), expected.split("_"), fillvalue="unknown")
+    return ", their ".join(f"{what} is {one[:16]}, not {other[:16]}" for what, one, other in pairs if one != other)
+
+
 def _check_alike(one: Features, other: Features) -> None:
     if one.model != other.model:
         raise ForeignFeaturesError(
-            f"features of two models, {one.model[:16]}… and {other.model[:16]}…; encode all images with one of them"
+            f"features that do not go together, their {_differences(other.model, one.model)}; encode all images alike"
         )
     if (one.height, one.width) != (other.height, other.width):
         raise ShapeError(
             f"features of images of {one.width}x{one.height} and {other.width}x{other.height} (width x height); "
-            "LPIPS compares images of one size, resize or crop one of them"
+            f"{ONE_SIZE}"
         )
 
 

@@ -9,15 +9,18 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .arrays import Batch, as_batch
+from .detail import Detail
 from .errors import ModelError, ModelNotFoundError, ProviderError
 from .features import BLOCK_BYTES, Features
 from .images import Image, Note, file_state
-from .scorer import Detail, Scorer
+
+if TYPE_CHECKING:
+    from .scorer import Scorer
 
 __all__ = ["CACHE_BYTES", "Reuse"]
 
@@ -87,7 +90,7 @@ class Reuse:
             self._wasted += spared
             detail = self._whole(pairs, depths)
             if self._wasted >= _WORTH_A_WORD:
-                detail = replace(detail, notes=(hindrance,))
+                detail = replace(detail, notes=(*detail.notes, hindrance))
         else:
             detail = self._compared(pairs, self._encoded(images), depths)
         self._seen.update(dict.fromkeys(map(hash, images)))
@@ -135,8 +138,8 @@ class Reuse:
             for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0].key)
             for block in _blocks([features[distorted.key] for _, distorted in group])
         ]
-        notes = tuple(dict.fromkeys(note for one in features.values() for note in one.notes))
-        return replace(_joined(details), notes=notes)
+        notes = dict.fromkeys(note for one in (*features.values(), *details) for note in one.notes)
+        return replace(_joined(details), notes=tuple(notes))
 
     def _encoded(self, images: dict[Hashable, Image]) -> dict[Hashable, Features]:
         """The features of each image, out of the cache or new."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,65 +15,31 @@ from . import images
 from ._version import __version__
 from .arrays import Batch, as_batch, check_pair
 from .contract import ModelInfo
-from .engine import Engine
-from .errors import DamagedModelError, UsageError
+from .detail import Detail
+from .errors import UsageError
+from .fast_math import FAST_MATH
 from .features import Features, Split
-from .memory import Memory
-from .models import find_model, is_plan
+from .log import log
+from .models import find_model
+from .pair_graph import limited, opened
 from .pairs import MAX_BATCH
 from .session import Session
 from .store import FeatureStore
 from .tiling import Part, run_parts
-from .upsample import spatial_map
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .pairs import Pair
     from .results import Result
 
-__all__ = ["Detail", "ImageLike", "Scorer", "mean_shares"]
+__all__ = ["Detail", "ImageLike", "Scorer"]
 
 ImageLike = str | os.PathLike[str] | np.ndarray
 
 _TILED = images.Note(
     "tiled", "scored in tiles, equal up to rounding, to stay within the limit of memory (--max-memory)"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Detail:
-    """All that one run says of a batch of pairs.
-
-    distance: float32 [N]. layers: float32 [N, L], each depth's share; they sum to the distance. depths: L arrays
-    float32 [N, h_k, w_k], the weighted squared difference at each depth's own resolution. height, width: of the
-    images, pixels. notes: what should be known of how the numbers came about. tiles: into how many tiles each image
-    was cut, 1 for none; the numbers are equal up to rounding.
-    """
-
-    distance: np.ndarray
-    layers: np.ndarray
-    depths: tuple[np.ndarray, ...] = field(repr=False)
-    height: int
-    width: int
-    notes: tuple[images.Note, ...] = ()
-    tiles: int = 1
-
-    @cached_property
-    def map(self) -> np.ndarray:
-        """The reference's spatial map, float32 [N, H, W]: the sum of the depths, each upsampled bilinearly.
-
-        Its mean is near the distance, not equal to it.
-        """
-        return spatial_map(self.depths, self.height, self.width)
-
-    def pair(self, k: int) -> Detail:
-        """That of pair k alone, N = 1; it shares the memory of this one."""
-        return replace(
-            self,
-            distance=self.distance[k : k + 1],
-            layers=self.layers[k : k + 1],
-            depths=tuple(depth[k : k + 1] for depth in self.depths),
-        )
 
 
 class Scorer:
@@ -128,12 +93,15 @@ class Scorer:
         }
         self._background = None if background is None else images.check_color(background, background)
         self._path = find_model(model).absolute()
-        self._session: Session | Engine | None = _opened(self._path, provider, threads, fast_math, trust_engine)
-        self._memory = _limited(self._path, self._session, max_memory)
+        self._session: Session | Engine | None = opened(
+            self._path, provider=provider, threads=threads, fast_math=fast_math, trust_engine=trust_engine
+        )
+        self._memory = limited(self._session, max_memory)
         self._workers = Workers()
         self.store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
         self._split: Split | None = None
         self._splitting = threading.Lock()
+        self._said = False  # that a distance is too small for fast-math
         if self.store is not None:
             _ = self.split  # what cannot be used says so here
 
@@ -148,7 +116,8 @@ class Scorer:
 
     def close(self) -> None:
         """Release the graphs. What is being scored comes to its end; scoring afterwards raises UsageError."""
-        self._session = self._split = None
+        with self._splitting:  # else siblings that are being opened would be kept
+            self._session = self._split = None
         self._workers.let_go()
 
     @property
@@ -215,10 +184,11 @@ class Scorer:
     def score(
         self, reference: ImageLike, distorted: ImageLike, *, value_range: tuple[float, float] | None = None
     ) -> float | np.ndarray:
-        """The distance: a float for one pair, float32 [N] for batches. 0 for equal images, not bounded by 1."""
+        """The distance: a float for one pair, float32 [N] for batches. 0 for equal images, not bounded by 1.
+
+        The first that is too small to be trusted in fast-math is told in the log, as a warning."""
         pair = self._load_pair(reference, distorted, value_range)
-        distance = self.run(*pair, depths=False).distance
-        return float(distance[0]) if pair[0].single and pair[1].single else distance
+        return self._distance(self.run(*pair, depths=False), pair[0].single and pair[1].single)
 
     def detail(
         self,
@@ -259,8 +229,8 @@ class Scorer:
 
         One reference broadcasts over many distorted. Raises ForeignFeaturesError for those of another model.
         """
-        distance = self.run_features(reference, distorted, depths=False).distance
-        return float(distance[0]) if reference.single and distorted.single else distance
+        detail = self.run_features(reference, distorted, depths=False)
+        return self._distance(detail, reference.single and distorted.single)
 
     def stream(
         self,
@@ -294,8 +264,8 @@ class Scorer:
         check_pair(reference, distorted, session.info.min_size, session.info.net)
         part = self.part(reference, distorted, depths=depths)
         outputs = run_parts(session, reference, distorted, part, depths=depths)
-        detail = self._detail(outputs, session.depths, reference, depths)
-        return detail if part.tiles == 1 else replace(detail, tiles=part.tiles, notes=(_TILED,))
+        detail = Detail.of(outputs, reference, session, depths=depths)
+        return detail if part.tiles == 1 else replace(detail, tiles=part.tiles, notes=(_TILED, *detail.notes))
 
     def part(self, reference: Batch, distorted: Batch, *, depths: bool) -> Part:
         """What `run` runs at once of such batches. Raises ShapeError if `max_memory` does not allow them."""
@@ -312,7 +282,7 @@ class Scorer:
         reference: as many as distorted, or one for all.
         """
         session = self._open
-        return self._detail(self.split.compare(reference, distorted), session.depths, distorted, depths)
+        return Detail.of(self.split.compare(reference, distorted), distorted, session, depths=depths)
 
     @property
     def split(self) -> Split:
@@ -320,8 +290,8 @@ class Scorer:
 
         Raises ModelNotFoundError if they are missing, ModelError if they do not belong to it.
         """
-        session = self._open
         with self._splitting:
+            session = self._open
             if self._split is None:
                 self._split = Split(session, self._sibling, self.store)
             return self._split
@@ -331,15 +301,13 @@ class Scorer:
         provider = f"{session.provider}:{session.device}"
         return Session(path, provider=provider, threads=asked["threads"], fast_math=session.fast_math, kind=kind)
 
-    def _detail(self, outputs: Sequence[np.ndarray], expected: int, of: Batch | Features, depths: bool) -> Detail:
-        # Not self._open: the scorer may have been closed meanwhile, and what runs comes to its end.
-        distance, layers, *maps = outputs
-        if fault := _fault(of.count, expected, distance, layers, maps):
-            raise DamagedModelError(f"{self._path}: gives {fault}, as no intact model does; export the model again")
-        if maps:  # not of tiles, whose sums are taken in float64 already
-            shares = mean_shares(maps)
-            distance, layers = shares.sum(axis=1).astype(np.float32), shares.astype(np.float32)
-        return Detail(distance, layers, tuple(maps) if depths else (), of.height, of.width)
+    def _distance(self, detail: Detail, single: bool) -> float | np.ndarray:
+        """A number has no notes: what fast-math cannot be trusted with is logged, and once, since loops may follow."""
+        for note in detail.notes:
+            if note.kind == FAST_MATH and not self._said:
+                self._said = True
+                log.warning("%s", note.text)
+        return float(detail.distance[0]) if single else detail.distance
 
     def _load_pair(
         self, reference: ImageLike, distorted: ImageLike, value_range: tuple[float, float] | None
@@ -348,50 +316,6 @@ class Scorer:
             self.load(reference, "reference", value_range=value_range),
             self.load(distorted, "distorted", value_range=value_range),
         )
-
-
-def mean_shares(depths: Sequence[np.ndarray]) -> np.ndarray:
-    """Each depth's share of the distance, float64 [N, L]: the means of the depths, float32 [N, h_k, w_k].
-
-    The graph's own `distance` and `layers` are these, but ONNX Runtime's CPU provider sums in an order that depends on
-    the size of the batch: their last digit changed with the pairs that were scored beside one.
-    """
-    # Widened first: numpy widens piece by piece in a sum, and where the pieces end depends on the batch too.
-    return np.stack([depth.reshape(len(depth), -1).astype(np.float64).mean(axis=1) for depth in depths], axis=1)
-
-
-def _opened(path: Path, provider: str, threads: int | None, fast_math: bool, trust_engine: bool) -> Session | Engine:
-    if is_plan(path):
-        if fast_math:
-            raise UsageError(f"{path}: an engine's types were fixed when it was built; leave fast-math out")
-        return Engine(path, provider=provider, threads=threads, trust_engine=trust_engine)
-    if trust_engine:
-        raise UsageError(f"{path}: is no .engine file, and nothing else is to be trusted; leave trust_engine out")
-    return Session(path, provider=provider, threads=threads, fast_math=fast_math)
-
-
-def _limited(path: Path, session: Session | Engine, max_memory: int | str | None) -> Memory | None:
-    if not is_plan(path):
-        return Memory.of(session.info, max_memory)
-    if max_memory is not None:
-        raise UsageError(
-            f"{path}: an engine reserves its memory when it is opened, for the largest images of its profiles; leave "
-            "max_memory out, or build it with a smaller --max"
-        )
-    return None
-
-
-def _fault(count: int, depths: int, distance: np.ndarray, layers: np.ndarray, maps: Sequence[np.ndarray]) -> str | None:
-    """What is wrong with a run's outputs; None for those of an intact model."""
-    if distance.shape != (count,) or layers.shape != (count, depths):
-        return f"distances of shape {list(distance.shape)}, layers of shape {list(layers.shape)} for {count} pairs"
-    if any(len(depth) != count for depth in maps):
-        return f"maps of {', '.join(str(len(depth)) for depth in maps)} images for {count} pairs"
-    if not all(np.isfinite(part).all() for part in (distance, layers, *maps)):
-        return "values that are not finite"
-    if distance.min() < 0:
-        return f"a distance of {distance.min()}"
-    return None
 
 
 def _reopen(path: Path, arguments: dict) -> Scorer:

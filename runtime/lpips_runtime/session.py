@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import contract
-from .checks import check_kind, check_net, check_tensors, probe
+from .checks import check_kind, check_net, check_tensors, smallest_inputs
 from .contract import ModelInfo
 from .errors import DamagedModelError, ProviderError, UsageError
 from .models import read_model
@@ -113,7 +113,7 @@ class Session:
         last, self._last = self._last, shape
         if self.provider != "cpu" or shape == last or max(math.prod(shape), math.prod(last)) < _LARGE:
             return
-        if tiny := probe(self.info):
+        if tiny := smallest_inputs(self.info):
             options = onnxruntime().RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             self._session.run([self._session.get_outputs()[0].name], tiny, options)

@@ -1,9 +1,11 @@
-"""Features kept on disk, so that a data set is encoded once: one file per image and model."""
+"""Features kept on disk, so that a data set is encoded once: one file per image, model and provider."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import zlib
 from pathlib import Path
 
@@ -27,7 +29,7 @@ class FeatureStore:
     """A folder of features, shared by any number of processes, readers and writers alike.
 
     folder: made when it is not there. precision: "fp32", or "fp16" for half the space; its error is stated in the
-    README. Features of another precision or model lie beside them and are not mixed up with them.
+    README. Features of another precision, model or provider lie beside them and are not mixed up with them.
 
     DIR/<model>/<2 hex digits>/<image>.npy is an array of one record: `feature_0`.. [C_k, h_k, w_k], `image`, the
     key, and `crc32` of all bytes before it. The key is a hash of the image's decoded pixels, so that a file's name,
@@ -77,12 +79,14 @@ class FeatureStore:
         """
         path = self._path(model, key)
         try:
-            size = path.stat().st_size
+            state = path.stat()
         except OSError:  # nothing there, or nothing that may be seen
             return None
         try:
+            if not stat.S_ISREG(state.st_mode):  # of a FIFO opening would wait for a writer, for ever
+                raise ValueError("it is no regular file")
             record = np.lib.format.open_memmap(path, mode="r")
-            if self.rounds or size < _MAPPED_BYTES:
+            if self.rounds or state.st_size < _MAPPED_BYTES:
                 record = np.array(record)
             return self._values(record, key)
         # numpy raises ValueError, EOFError, SyntaxError, tokenize's errors and more on headers that are none.
@@ -93,8 +97,8 @@ class FeatureStore:
     def keep(self, model: str, key: str, values: _Values) -> None:
         """Keep the features of one image, L arrays [1, C_k, h_k, w_k].
 
-        Raises StoreError if that fails, because the disk is full or the folder read-only; then and from then on
-        nothing is written.
+        Raises StoreError if that fails, because the disk is full, the folder read-only or the file's place taken;
+        then and from then on nothing is written.
         """
         if self._unwritable is not None:
             raise StoreError(self._unwritable)
@@ -107,6 +111,8 @@ class FeatureStore:
         path = self._path(model, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():  # nothing that is to be written into, or waits for a reader
+                raise FileExistsError(errno.EEXIST, f"{path.name} is no regular file")
             with replacing(path) as file:
                 np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(record))
                 file.write(record.view(np.uint8).data)

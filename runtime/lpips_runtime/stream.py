@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .errors import LpipsError, UsageError
-from .fast_math import doubts
 from .images import load_image
 from .lookahead import AnyPair, Entry, Lookahead
 from .results import Result
 from .reuse import Reuse
 
 if TYPE_CHECKING:
+    from .detail import Detail
     from .pairs import Pair
-    from .scorer import Detail, Scorer
+    from .scorer import Scorer
 
 __all__ = ["score_stream"]
 
@@ -40,7 +40,7 @@ def score_stream(
     to be broken half way) is raised after the results of all pairs before it.
     """
     reuse = Reuse(scorer, partial(load_image, background=background))
-    batches = _Batches(reuse, batch_size, maps=maps, fast_math=scorer.fast_math)
+    batches = _Batches(reuse, batch_size, maps=maps)
     with Lookahead(pairs, reuse.load, room=batches.room) as ahead:
         while batch := ahead.next_batch(batches.most):
             if batch[0].images:
@@ -55,9 +55,8 @@ def score_stream(
 class _Batches:
     """Scores decoded pairs of one size together, and learns how many of them fit into memory."""
 
-    def __init__(self, reuse: Reuse, batch_size: int | None, *, maps: bool, fast_math: bool) -> None:
+    def __init__(self, reuse: Reuse, batch_size: int | None, *, maps: bool) -> None:
         self._reuse = reuse
-        self._fast_math = fast_math
         self._maps = maps
         self._pairs, self._pixels = (_PAIRS, _PIXELS) if batch_size is None else (batch_size, math.inf)
         # Pairs in the window: enough for batches of several sizes side by side.
@@ -93,18 +92,12 @@ class _Batches:
 
     def _result(self, entry: Entry, detail: Detail) -> Result:
         reference, distorted = entry.images
-        distance = float(detail.distance[0])
         return Result(
             entry.pair.reference,
             entry.pair.distorted,
-            distance,
+            float(detail.distance[0]),
             layers=tuple(map(float, detail.layers[0])),
-            notes=(
-                *reference.notes,
-                *distorted.notes,
-                *detail.notes,
-                *(doubts(distance) if self._fast_math else ()),
-            ),
+            notes=(*reference.notes, *distorted.notes, *detail.notes),
             detail=detail if self._maps else None,
             pixels=distorted.pixels if self._maps else None,
         )

@@ -72,18 +72,22 @@ def test_the_time_that_control_groups_allow(
 
 
 @pytest.mark.parametrize(
-    ("flags", "bfloat16", "exact"),
+    ("maker", "flags", "pays", "exact"),
     [
-        ("fpu avx512f avx512_vnni avx512_bf16", True, "0"),
-        ("fpu avx512f avx512_vnni amx_bf16 amx_tile", True, "0"),
-        ("fpu avx2 avx_vnni", False, "0"),
-        ("fpu avx2", False, "1"),
-        (None, True, "1"),
+        ("AuthenticAMD", "fpu avx512f avx512_vnni avx512_bf16", True, "0"),
+        ("GenuineIntel", "fpu avx512f avx512_vnni avx512_bf16", False, "0"),
+        ("GenuineIntel", "fpu avx512f avx512_vnni avx512_bf16 amx_bf16 amx_tile", True, "0"),
+        ("GenuineIntel", "fpu avx2 avx_vnni avx_ne_convert", False, "0"),
+        ("AuthenticAMD", "fpu avx2 avx_vnni", False, "0"),
+        ("GenuineIntel", "fpu avx2", False, "1"),
+        ("", None, True, "1"),
     ],
 )
-def test_what_a_cpu_can_do(flags: str | None, bfloat16: bool, exact: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "" if flags is None else f"processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: {flags}\n"
-    monkeypatch.setattr(cpu, "_cpuinfo", lambda: said)
-    assert cpu.has_bfloat16() is bfloat16
+def test_what_a_cpu_can_do(
+    maker: str, flags: str | None, pays: bool, exact: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f"processor\t: 0\nvendor_id\t: {maker}\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: {flags}\n"
+    monkeypatch.setattr(cpu, "_cpuinfo", lambda: said if flags else "")
+    assert cpu.bfloat16_pays() is pays
     assert cpu.exact_int8() == ("session.x64quantprecision", exact)
     assert cpu.cpu_name() == "Some CPU @ 2 GHz" if flags else cpu.cpu_name()

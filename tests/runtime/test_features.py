@@ -1,9 +1,13 @@
 """Scorer.encode and Scorer.compare: what the pair graph says, by its --split siblings; and whose features are taken."""
 
+import gc
 import pickle
 import shutil
+import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import numpy as np
 import onnx_files
 import pytest
 
-from lpips_runtime import Features, Scorer, features
+from lpips_runtime import Features, Scorer, features, pair_graph
 from lpips_runtime import scorer as scorer_module
 from lpips_runtime.contract import BACKBONE_SHA256
 from lpips_runtime.errors import (
@@ -22,6 +26,7 @@ from lpips_runtime.errors import (
     ShapeError,
     UsageError,
 )
+from lpips_runtime.providers import PROVIDERS, Device
 
 Models = Callable[[str], Path]
 KINDS = ("features", "compare")
@@ -156,6 +161,7 @@ def test_many_threads_encode_at_once_and_open_the_siblings_once(models: Models, 
         return original(path, **options)
 
     monkeypatch.setattr(scorer_module, "Session", session)
+    monkeypatch.setattr(pair_graph, "Session", session)
     with Scorer(models("alex"), threads=1) as scorer, ThreadPoolExecutor(8) as pool:
         images = [noise(32 + k % 3, 40, seed=k) for k in range(24)]
         encoded = list(pool.map(scorer.encode, images))
@@ -166,6 +172,30 @@ def test_many_threads_encode_at_once_and_open_the_siblings_once(models: Models, 
     assert sorted(opened) == ["alex.onnx", "alex_compare.onnx", "alex_features.onnx"]
 
 
+def test_siblings_that_are_being_opened_are_not_kept_by_a_scorer_that_is_closed_meanwhile(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, original = Scorer(models("alex"), threads=1), scorer_module.Split
+    closing = threading.Thread(target=scorer.close)
+
+    def split(*arguments: Any) -> Any:
+        made = original(*arguments)
+        closing.start()
+        closing.join(0.5)  # time enough, unless it waits as it should
+        return made
+
+    monkeypatch.setattr(scorer_module, "Split", split)
+    opened = scorer.split
+    closing.join(20)
+    assert opened.encode(scorer_module.as_batch(noise(40, 40), "image")).count == 1  # what runs comes to its end
+    kept = weakref.ref(opened)
+    del opened
+    gc.collect()
+    assert kept() is None
+    with pytest.raises(UsageError, match="closed"):
+        _ = scorer.split
+
+
 # Whose features
 
 
@@ -173,12 +203,39 @@ def test_features_of_another_model_are_refused(models: Models, scorer: Scorer) -
     with Scorer(models("squeeze")) as other:
         theirs = other.encode(noise(40, 40))
     ours = scorer.encode(noise(40, 40))
-    with pytest.raises(ForeignFeaturesError, match=r"distorted: features of another model, .* encode the images with"):
+    said = (
+        r"distorted: features that cannot be compared here, their net is squeeze, not alex, their model \(sha256\) is "
+    )
+    with pytest.raises(ForeignFeaturesError, match=f"{said}.*; encode the images as they are compared"):
         scorer.compare(ours, theirs)
-    with pytest.raises(ForeignFeaturesError, match="reference: features of another model"):
+    with pytest.raises(ForeignFeaturesError, match="reference: features that cannot be compared here"):
         scorer.detail(theirs, ours)
-    with pytest.raises(ForeignFeaturesError, match="features of two models"):
+    with pytest.raises(ForeignFeaturesError, match=r"features that do not go together, their net is squeeze, not alex"):
         Features.stack([ours, theirs])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"provider": "openvino"}, "their provider is openvino, not cpu"),
+        ({"fast_math": True}, "their provider is openvino, not cpu, their fast-math is bfloat16, not off"),
+    ],
+)
+def test_features_of_another_provider_or_of_faster_types_are_refused_and_not_found_in_a_store(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, said: str
+) -> None:
+    """Where each rounds is its own: equal images would not be at 0, and nearly equal ones far off."""
+    row = replace(PROVIDERS["cpu"], name="openvino", auto="fast-math", devices=lambda: [Device(0, "A CPU", "bfloat16")])
+    monkeypatch.setitem(PROVIDERS, "openvino", row)  # the CPU provider as if it were another one
+    image = noise(40, 40)
+    with (
+        Scorer(models("alex"), provider="cpu", features=tmp_path) as ours,
+        Scorer(models("alex"), features=tmp_path, **options) as other,
+    ):
+        one, two = ours.encode(image), other.encode(image)
+        with pytest.raises(ForeignFeaturesError, match=f"distorted: .*here, {said}; encode"):
+            ours.compare(one, two)
+        assert {path.parts[-3] for path in tmp_path.rglob("*.npy")} == {one.model, two.model}
 
 
 def test_sizes_and_counts_must_fit(scorer: Scorer) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from onnx_files import plain, relabelled
 from PIL import Image as PILImage
-from score_command import Run, save
+from score_command import Models, Run, save
 
 from lpips_runtime import Scorer
 from lpips_runtime.cpu import default_threads
 from lpips_runtime.errors import ForeignModelError, ProviderError, UsageError
 from lpips_runtime.fast_math import SMALLEST
+from lpips_runtime.features import Split
 from lpips_runtime.opening import _RELU, probe
 from lpips_runtime.providers import PROVIDERS, Device, Provider
 from lpips_runtime.session import Session
@@ -137,6 +138,46 @@ def test_small_distances_of_fast_math_are_noted_once(installed: Callable[..., No
     assert err.count(said) == 1
     assert said not in run("a.png", "near.png")[2]
     assert said not in run("a.png", "near.png", "--fast-math", "--provider", "cuda:1")[2]
+
+
+def test_small_distances_of_fast_math_are_noted_of_the_pairs_they_are_of_and_logged_once(
+    installed: Callable[..., None], quick_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(GPU)
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    b = a.copy()
+    b[0, 0, 0, 0] ^= 1
+    b[1] = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    with Scorer(quick_model, fast_math=True) as scorer:
+        detail = scorer.detail(a, b)
+        assert [note.kind for note in detail.notes] == ["fast-math"]
+        assert [len(detail.pair(k).notes) for k in range(3)] == [1, 0, 0]
+        assert scorer.detail(a[1:], b[1:]).notes == ()
+        caplog.clear()
+        scorer.score(a[1:], b[1:])
+        assert caplog.messages == []
+        for _ in range(2):
+            scorer.score(a, b)
+        assert caplog.messages == [detail.notes[0].text]
+    with Scorer(quick_model, provider="cpu") as scorer:
+        assert scorer.detail(a, b).notes == ()
+
+
+def test_small_distances_of_fast_math_are_noted_where_features_are_compared_too(
+    installed: Callable[..., None], models: Models, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(OPENVINO)
+    pixels = np.array(PILImage.open("a.png"))
+    pixels[0, 0, 0] ^= 1
+    PILImage.fromarray(pixels).save("near.png")
+    compared = list[int]()
+    original = Split.compare
+    monkeypatch.setattr(Split, "compare", lambda *of: compared.append(of[2].count) or original(*of))
+    with Scorer(models("alex"), fast_math=True) as scorer:
+        found = list(scorer.stream([("a.png", name) for name in ("near.png", "b.png", "a.png", "near.png")]))
+    assert sum(compared) == 4
+    assert [[note.kind for note in result.notes].count("fast-math") for result in found] == [1, 0, 0, 1]
 
 
 def test_a_provider_that_cannot_keep_float32_is_refused_without_fast_math(

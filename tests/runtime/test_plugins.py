@@ -1,5 +1,7 @@
 """Loading the library of a plugin: once, whole, and in the process that uses it."""
 
+import base64
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -21,7 +23,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, MODULE, raising=False)
 
-    def install(code: str | None = None, library: bytes = b"", recorded: int | None = None) -> Path:
+    def install(
+        code: str | None = None, library: bytes = b"", recorded: int | None = None, digest: str = "sha256=x"
+    ) -> Path:
         (tmp_path / MODULE).mkdir()
         (tmp_path / MODULE / "plugin.so").write_bytes(library)
         path = tmp_path / MODULE / "plugin.so"
@@ -30,7 +34,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         about.mkdir()
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: some-lpips-plugin\nVersion: 1.0\n")
         if recorded is not None:
-            (about / "RECORD").write_text(f"{MODULE}/plugin.so,sha256=x,{recorded}\n")
+            (about / "RECORD").write_text(f"{MODULE}/plugin.so,{digest},{recorded}\n")
         return path
 
     return install
@@ -82,6 +86,44 @@ def test_a_library_that_is_cut_short_is_not_loaded(
     ort = SimpleNamespace(get_ep_devices=list, register_execution_provider_library=lambda *_: pytest.fail("loaded"))
     monkeypatch.setattr(plugins, "onnxruntime", lambda: ort)
     assert f"{path} is missing or cut short" in refusal()
+
+
+WHOLE = "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(b"whole").digest()).decode().rstrip("=")
+
+
+def test_a_library_of_the_right_size_that_is_damaged(package: Callable[..., Path]) -> None:
+    path = package(library=bytes(5), recorded=5, digest=WHOLE)
+    for _ in range(2):
+        assert refusal().startswith(f"the plugin {MODULE} cannot be loaded: {path} is damaged; pip")
+
+
+def test_the_reason_of_the_system_is_not_cut_off_by_long_paths(
+    package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = package(library=b"whole", recorded=5, digest=WHOLE)
+
+    def register(name: str, found: str) -> None:
+        raise RuntimeError(f"Error loading {found}: {found}: {'x' * 100} the reason")
+
+    ort = SimpleNamespace(get_ep_devices=list, register_execution_provider_library=register)
+    monkeypatch.setattr(plugins, "onnxruntime", lambda: ort)
+    assert f": {path}: Error loading plugin.so: plugin.so: xxx" in refusal()
+    assert "the reason; pip" in refusal()
+
+
+@pytest.mark.parametrize("digest", [WHOLE, "sha256=x"])
+def test_that_no_device_is_found_may_be_a_damaged_library(
+    package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, digest: str
+) -> None:
+    """With a damaged library for its devices OpenVINO's plugin loads, and finds none."""
+    ort = SimpleNamespace(get_ep_devices=list, register_execution_provider_library=lambda *_: None)
+    monkeypatch.setattr(plugins, "onnxruntime", lambda: ort)
+    monkeypatch.setattr(plugins, "_loaded", {})
+    path = package(library=b"whole", recorded=5, digest=digest)
+    if digest == WHOLE:
+        assert plugin_devices(MODULE, "SomeExecutionProvider") == []
+    else:
+        assert f"{path} is damaged; pip" in refusal()
 
 
 def test_an_old_onnx_runtime_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

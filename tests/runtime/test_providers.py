@@ -161,12 +161,12 @@ def test_openvino_devices_are_the_cpu_and_then_the_gpus(monkeypatch: pytest.Monk
         handle("GPU.1"),
     ]
     monkeypatch.setattr(providers, "plugin_devices", lambda module, ort_name: found)
-    monkeypatch.setattr(providers, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(providers, "bfloat16_pays", lambda: True)
     # Only the CPU has faster types: a GPU's are half, in which the sums of squares overflow.
     expected = [Device(0, "Xeon", "bfloat16"), Device(1, "Arc A770"), Device(2, "GPU")]
     assert PROVIDERS["openvino"].devices() == expected
     assert PROVIDERS["openvino"].devices()[0].handle is found[2]
-    monkeypatch.setattr(providers, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(providers, "bfloat16_pays", lambda: False)
     assert PROVIDERS["openvino"].devices()[0] == Device(0, "Xeon")
 
 

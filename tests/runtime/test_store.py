@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ def test_half_precision_gives_the_same_before_and_after_it_was_kept(opened: Open
 
 def test_rounded_and_exact_features_are_not_compared(opened: Opened) -> None:
     a = noise(40, 40)
-    with pytest.raises(ForeignFeaturesError, match="features of another model"):
+    with pytest.raises(ForeignFeaturesError, match="here, their precision of the store is fp16, not fp32; encode"):
         opened().compare(opened().encode(a), opened(precision="fp16").encode(a))
 
 
@@ -247,6 +248,26 @@ def test_a_folder_in_a_files_place_is_lived_with(opened: Opened, tmp_path: Path)
     encoded = scorer.encode(a)
     assert [note.kind for note in encoded.notes] == ["store damaged", "store unwritten"]
     assert scorer.compare(encoded, encoded) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_in_a_files_place_is_not_waited_for(opened: Opened, tmp_path: Path) -> None:
+    scorer, a = opened(), noise(40, 40)
+    expected = scorer.encode(a)
+    (path,) = files(tmp_path / "store")
+    path.unlink()
+    os.mkfifo(path)
+    found = list[Features]()
+    reading = threading.Thread(target=lambda: found.append(scorer.encode(a)), daemon=True)
+    reading.start()
+    reading.join(20)
+    assert not reading.is_alive()
+    store = tmp_path / "store"
+    assert [note.text for note in found[0].notes] == [
+        f"{path}: is damaged (it is no regular file); it was encoded again",
+        f"{store}: features cannot be kept there: {path.name} is no regular file; the distances are not affected",
+    ]
+    np.testing.assert_array_equal(found[0].values[0], expected.values[0])
 
 
 # Writing that fails

@@ -343,8 +343,6 @@ def test_decoding_runs_while_a_result_is_looked_at(scorer: Scorer, folder: Path,
 class Recorder:
     """Stands before a scorer, notes the size of each batch and the height of its images, and fails where told to."""
 
-    fast_math = False
-
     def __init__(self, scorer: Scorer, fails: Callable[[Batch, Batch], Exception | None] = lambda *_: None) -> None:
         self.scorer = scorer
         self.batches: list[tuple[int, int]] = []
