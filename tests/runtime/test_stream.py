@@ -620,3 +620,38 @@ def test_bytes_bound_the_window_too(scorer: Scorer, sizes: Path, monkeypatch: py
     time.sleep(0.3)
     assert 4 <= taken <= 8  # five pairs are waiting, one is out
     results.close()
+
+
+_INTERRUPTED = """
+import sys, threading
+from lpips_runtime import Scorer, lookahead
+
+class Interrupted(threading.Condition):
+    entered = 0
+
+    def __enter__(self):
+        held = super().__enter__()
+        if threading.current_thread() is threading.main_thread():
+            Interrupted.entered += 1
+            if Interrupted.entered == 3:
+                raise KeyboardInterrupt  # as a signal handler does that runs before the `with` has begun
+        return held
+
+class Threading:
+    Condition = Interrupted
+
+    def __getattr__(self, name):
+        return getattr(threading, name)
+
+lookahead.threading = Threading()
+model, a, b = sys.argv[1:]
+try:
+    list(Scorer(model).stream([(a, b)] * 40))
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_an_interrupt_in_the_midst_of_locking_ends_the_stream(quick_model: Path, folder: Path) -> None:
+    call = [sys.executable, "-c", _INTERRUPTED, str(quick_model), str(folder / "0.png"), str(folder / "1.png")]
+    assert subprocess.run(call, capture_output=True, text=True, check=True, timeout=60).stdout == "ended\n"
