@@ -623,8 +623,8 @@ def test_bytes_bound_the_window_too(scorer: Scorer, sizes: Path, monkeypatch: py
 
 
 _INTERRUPTED = """
-import sys, threading
-from lpips_runtime import Scorer, lookahead
+import sys, threading, time
+from lpips_runtime import Scorer, lookahead, stream
 
 class Interrupted(threading.Condition):
     entered = 0
@@ -643,15 +643,20 @@ class Threading:
     def __getattr__(self, name):
         return getattr(threading, name)
 
+def slowly(path, **options):  # so that images are being decoded when the stream ends
+    time.sleep(0.1)
+    return load(path, **options)
+
 lookahead.threading = Threading()
-model, a, b = sys.argv[1:]
+load, stream.load_image = stream.load_image, slowly
+model, *images = sys.argv[1:]
 try:
-    list(Scorer(model).stream([(a, b)] * 40))
+    list(Scorer(model).stream(zip(images, images[1:])))
 except KeyboardInterrupt:
     print("ended")
 """
 
 
 def test_an_interrupt_in_the_midst_of_locking_ends_the_stream(quick_model: Path, folder: Path) -> None:
-    call = [sys.executable, "-c", _INTERRUPTED, str(quick_model), str(folder / "0.png"), str(folder / "1.png")]
+    call = [sys.executable, "-c", _INTERRUPTED, str(quick_model), *(str(folder / f"{k}.png") for k in range(10))]
     assert subprocess.run(call, capture_output=True, text=True, check=True, timeout=60).stdout == "ended\n"
