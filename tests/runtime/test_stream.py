@@ -651,7 +651,7 @@ lookahead.threading = Threading()
 load, stream.load_image = stream.load_image, slowly
 model, *images = sys.argv[1:]
 try:
-    list(Scorer(model).stream(zip(images, images[1:])))
+    list(Scorer(model).stream(zip(images, images[1:]), batch_size=1))
 except KeyboardInterrupt:
     print("ended")
 """
