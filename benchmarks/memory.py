@@ -7,7 +7,8 @@
 Without an option, lpips-score scores a pair of 3840x2160 PNG files, in a process of its own for each row, with and
 without a heatmap, and with other limits: printed are the limit, the tiles, the largest resident memory of the process
 (ru_maxrss) and its time. `--costs` prints what lpips_runtime.memory has in its table, each figure from processes of its
-own: memory with the model open, and bytes per pixel of a pair that runs of three sizes add at their peak. `--tiles`
+own: memory with the model open, and bytes per pixel of a pair that runs of three sizes add at their peak; where the
+--split graphs lie beside it, what they add, and bytes per pixel of encoding one image and comparing two. `--tiles`
 times tiled runs against untiled ones, in turns, and prints median and quartiles of the ratio beside that of the pixels.
 Unix only.
 """
@@ -26,6 +27,7 @@ from PIL import Image, ImageFilter
 
 from lpips_runtime import Scorer
 from lpips_runtime.arrays import as_batch
+from lpips_runtime.features import sibling
 from lpips_runtime.memory import Memory
 from lpips_runtime.tiling import Part, run_parts
 
@@ -48,6 +50,24 @@ if side:
     for _ in range(2):
         run_parts(scorer._open, *batches, Part(None), depths=True)
 print(fixed, peak())
+"""
+_SPLIT = """
+import sys
+import numpy as np
+from benchmarks.memory import peak
+from lpips_runtime.scorer import Scorer
+scorer = Scorer(sys.argv[1], provider="cpu")
+side = int(sys.argv[2])
+images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+found = [peak()]
+scorer.split
+found.append(peak())
+one = scorer.encode(images[0])
+found.append(peak())
+other = scorer.encode(images[1])
+for _ in range(2):
+    scorer.detail(one, other)
+print(*found, peak())
 """
 
 
@@ -117,6 +137,17 @@ def costs(models: list[str]) -> None:
         found = [(_measured(model, side)[1] - fixed) / side**2 - 6 for side in _SIDES[net]]
         shown = ", ".join(f"{value:.0f} ({side}x{side})" for value, side in zip(found, _SIDES[net], strict=True))
         print(f"{Path(model).stem:28} {fixed / 1e6:8.0f}  {shown}", flush=True)
+        if not sibling(Path(model), "features").exists():
+            continue
+        for side in _SIDES[net]:
+            call = [sys.executable, "-c", _SPLIT, model, str(side)]
+            done = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+            before, opened, encoded, compared = map(int, done)
+            more = ", ".join(
+                f"{what} {(used - opened) / side**2:.0f}"
+                for what, used in (("encoded", encoded), ("compared", compared))
+            )
+            print(f"{'':21} split {(opened - before) / 1e6:8.0f}  {more} ({side}x{side})", flush=True)
 
 
 def tiles(models: list[str], rounds: int) -> None:

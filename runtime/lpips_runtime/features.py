@@ -16,7 +16,7 @@ import numpy as np
 
 from . import contract
 from .arrays import ONE_SIZE, Batch, check_size, to_tensor
-from .checks import PROBE
+from .checks import PROBE, smallest_inputs
 from .contract import ModelInfo
 from .errors import ForeignFeaturesError, ForeignModelError, ModelNotFoundError, ShapeError, StoreError, UsageError
 from .images import Note
@@ -162,10 +162,18 @@ class Split:
             parts.append(self._compare.run(inputs, names))
         return parts[0] if len(parts) == 1 else [np.concatenate(output) for output in zip(*parts, strict=True)]
 
+    def shrink(self) -> None:
+        """Give back what earlier runs took."""
+        found = self._features.shrink(smallest_inputs(self._features.info))
+        sides = ("reference", "distorted")
+        self._compare.shrink({contract.feature(k, side): value for side in sides for k, value in enumerate(found)})
+
     def _run(self, batch: Batch) -> tuple[np.ndarray, ...]:
-        tensor = to_tensor(batch, self._features.info.input)
+        """Image by image, so that its features depend on nothing else, and in the memory of one."""
         names = [contract.feature(k) for k in range(self._features.depths)]
-        values = tuple(self._features.run({contract.IMAGE: tensor}, names))
+        tensors = (to_tensor(replace(batch, pixels=one[np.newaxis]), self._features.info.input) for one in batch.pixels)
+        found = [self._features.run({contract.IMAGE: tensor}, names) for tensor in tensors]
+        values = tuple(found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True)))
         for value in values:
             value.flags.writeable = False
         return values

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakValueDictionary
@@ -62,10 +63,13 @@ class Lookahead:
 
     pairs: iterated in a thread of its own, so that a source that blocks (a pipe) holds up no pair that it has given
     already. load: path -> Image, called in several threads; an image that several waiting pairs share, such as the
-    reference of them all, is loaded once. room: pairs taken from the source and not let go yet, at most.
+    reference of them all, is loaded once. room: pairs taken from the source and not let go yet, at most. most_bytes:
+    pixels of pairs that wait while another is scored; if the latest had more, none waits.
     """
 
-    def __init__(self, pairs: Iterable[AnyPair], load: Callable[[Path], Image], *, room: int) -> None:
+    def __init__(
+        self, pairs: Iterable[AnyPair], load: Callable[[Path], Image], *, room: int, most_bytes: int = _BYTES
+    ) -> None:
         self._source = iter(pairs)
         self._load = load
         self._room = room
@@ -74,7 +78,8 @@ class Lookahead:
         self._entries: deque[Entry] = deque()
         self._undecoded = 0
         self._bytes = 0
-        self._expected = _BYTES // 2  # bytes of a pair that is not decoded yet: those of the latest one
+        self._most_bytes = most_bytes
+        self._expected = most_bytes  # bytes of a pair that is not decoded yet: those of the latest one
         # By the file's state, as long as a pair in the window needs the image; so does the next one perhaps, if the
         # latest did.
         self._shared: WeakValueDictionary[Hashable, Future[Image]] = WeakValueDictionary()
@@ -96,12 +101,25 @@ class Lookahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        try:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+        finally:
+            self._let_go()
         self._pool.shutdown(wait=True, cancel_futures=True)
         # Unless it waits for its source; then it ends when that answers.
         self._taker.join(timeout=5 * _PATIENCE)
+
+    def _let_go(self) -> None:
+        """Release the lock as often as this thread holds it.
+
+        A signal may raise in the midst of Condition.__enter__ or __exit__, which leaves it held, and the decoders would
+        wait for it while they are waited for. That it is held no longer, only the error of one release too many tells.
+        """
+        with suppress(RuntimeError):
+            while True:
+                self._changed.release()
 
     def next_batch(self, most: Callable[[int, int], int]) -> list[Entry]:
         """The oldest pair that was not handed out yet, and later ones of its size, decoded; [] once there are no more.
@@ -152,8 +170,8 @@ class Lookahead:
     def _has_room(self) -> bool:
         if not self._entries:
             return True
-        bytes_soon = self._bytes + self._undecoded * self._expected
-        return len(self._entries) < self._room and self._undecoded < self._decoders and bytes_soon < _BYTES
+        bytes_soon = self._bytes + (self._undecoded + 1) * self._expected
+        return len(self._entries) < self._room and self._undecoded < self._decoders and bytes_soon <= self._most_bytes
 
     def _take(self) -> None:
         failure = None

@@ -11,7 +11,7 @@ from .errors import ShapeError, UsageError
 from .sizes import format_size, parse_size
 from .tiling import Part, parts
 
-__all__ = ["COSTS", "Cost", "Memory"]
+__all__ = ["COSTS", "SPLIT_COSTS", "Cost", "Memory", "SplitCost"]
 
 
 class Cost(NamedTuple):
@@ -21,6 +21,17 @@ class Cost(NamedTuple):
     fixed: int
     per_pixel: int
     default: int
+
+
+class SplitCost(NamedTuple):
+    """What the --split graphs take. fixed: bytes, beside the pair graph. encoded: bytes per pixel of encoding an image,
+    its features included. compared: of comparing two, their features and what encoding them leaves included.
+    kept: of the features alone."""
+
+    fixed: int
+    encoded: int
+    compared: int
+    kept: int
 
 
 # By net and precision, rounded up: the larger of both inputs and, for INT8, of both targets. Measured on the CPU
@@ -34,10 +45,27 @@ COSTS = {
     ("squeeze", "fp32"): Cost(fixed=130_000_000, per_pixel=570, default=1_450_000_000),
     ("squeeze", "fp16"): Cost(fixed=130_000_000, per_pixel=650, default=1_450_000_000),
     ("squeeze", "int8"): Cost(fixed=130_000_000, per_pixel=570, default=1_450_000_000),
-    ("vgg", "fp32"): Cost(fixed=340_000_000, per_pixel=2300, default=2_900_000_000),
-    ("vgg", "fp16"): Cost(fixed=340_000_000, per_pixel=2600, default=2_900_000_000),
+    ("vgg", "fp32"): Cost(fixed=350_000_000, per_pixel=2300, default=2_900_000_000),
+    ("vgg", "fp16"): Cost(fixed=350_000_000, per_pixel=2600, default=2_900_000_000),
     ("vgg", "int8"): Cost(fixed=160_000_000, per_pixel=2400, default=2_900_000_000),
 }
+
+# By net, in float32, rounded up: as above, by `python -m benchmarks.memory --costs`.
+SPLIT_COSTS = {
+    "alex": SplitCost(fixed=40_000_000, encoded=120, compared=210, kept=42),
+    "squeeze": SplitCost(fixed=15_000_000, encoded=320, compared=700, kept=140),
+    "vgg": SplitCost(fixed=180_000_000, encoded=1300, compared=2400, kept=488),
+}
+
+# Bytes per pixel of a pair, decoded.
+_PIXELS = 6
+# What decoding the next pair takes, where no tensors of whole images have left room for it: Pillow's own four bytes per
+# pixel of each image and the pixels of the pair before.
+_DECODING = 14
+
+# Pixels of pairs that wait, decoded ahead: this share of what the limit leaves beside the model, these bytes at most.
+_AHEAD_SHARE = 64
+_AHEAD_BYTES = 64 * 2**20
 
 # Bytes per pixel of a pair that its maps take after the run, while lpips-score draws them.
 _DRAWN = 32
@@ -64,7 +92,8 @@ class Memory:
         limit = parse_size(max_memory) if isinstance(max_memory, str) else max_memory
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise UsageError(f"max_memory is {max_memory!r}; give bytes, or a size such as '1400MB'")
-        least = cost.fixed + cost.per_pixel * (4 * info.halo) ** 2
+        tile = cost.per_pixel * (4 * info.halo) ** 2
+        least = cost.fixed + _with_ahead(tile)
         if limit < least:
             raise UsageError(
                 f"max_memory (--max-memory) is {format_size(limit)}, too small for a tile of {info.net} "
@@ -79,21 +108,73 @@ class Memory:
         """
         count, height, width = reference.count, reference.height, reference.width
         cost = _cost(self.info)
-        held = cost.fixed + reference.pixels.nbytes + distorted.pixels.nbytes
+        held = cost.fixed + self.ahead + reference.pixels.nbytes + distorted.pixels.nbytes
         held += count * height * width * _DRAWN * depths
-        room = self.limit - held if self.strict else max(self.limit - held, self.limit // 2)
-        most = max(0, room) // cost.per_pixel
+        most = self._room(held) // cost.per_pixel
         if most >= height * width:
             return Part(min(count, most // (height * width)))
+        held += height * width * _DECODING
+        most = self._room(held) // cost.per_pixel
         sizes = {part: part.largest(height, width, self.info) for part in parts(height, width, self.info)}
         least = min(sizes.values())
         if self.strict and least > most:
+            needed = cost.fixed + _with_ahead(held - cost.fixed - self.ahead + least * cost.per_pixel)
             raise ShapeError(
                 f"{count} pair{'s' * (count > 1)} of {width}x{height} cannot be scored in {format_size(self.limit)} of "
-                f"memory; raise max_memory (--max-memory) to {format_size(held + least * cost.per_pixel)}, or cut them"
+                f"memory; raise max_memory (--max-memory) to {format_size(needed)}, or cut them"
             )
         fitting = [part for part, size in sizes.items() if size <= max(most, least)]
         return min(fitting, key=lambda part: (part.computed(height, width, self.info), part.tiles))
+
+    def _room(self, held: int) -> int:
+        return max(0, self.limit - held, 0 if self.strict else self.limit // 2)
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that pairs which wait may take."""
+        return min(_AHEAD_BYTES, max(0, self.limit - _cost(self.info).fixed) // _AHEAD_SHARE)
+
+    def together(self, height: int, width: int, *, depths: bool) -> int:
+        """How many pairs of this size may be given to `part` so that their number does not decide whether they are cut
+        into tiles; 1 at least."""
+        cost, pixels = _cost(self.info), height * width
+        free = self.limit - cost.fixed - self.ahead - pixels * cost.per_pixel
+        return max(1, free // (pixels * (_PIXELS + _DRAWN * depths)))
+
+    def reused(self, height: int, width: int, *, depths: bool) -> int:
+        """Bytes that encoding and comparing a pair leaves for the features of other images; below 0 it is too large."""
+        cost, split = _cost(self.info), SPLIT_COSTS[self.info.net]
+        taken = height * width * (split.compared + _PIXELS + _DRAWN * depths)
+        return self.limit - self.ahead - cost.fixed - split.fixed - taken
+
+    def spare(self, height: int, width: int, *, depths: bool) -> int:
+        """Bytes that a pair which is run as a whole leaves; below 0 it is too large."""
+        cost, pixels = _cost(self.info), height * width
+        return self.limit - self.ahead - cost.fixed - pixels * (cost.per_pixel + _PIXELS + _DRAWN * depths)
+
+    def check_encoded(self, count: int, height: int, width: int) -> None:
+        """Raise ShapeError if encoding such images takes more than was asked for."""
+        split = SPLIT_COSTS[self.info.net]
+        self._check(
+            f"{count} image{'s' * (count > 1)}", "encoded", height, width, split.encoded + split.kept * (count - 1)
+        )
+
+    def check_compared(self, height: int, width: int) -> None:
+        """Raise ShapeError if comparing the features of such images takes more than was asked for."""
+        self._check("features of images", "compared", height, width, SPLIT_COSTS[self.info.net].compared)
+
+    def _check(self, what: str, done: str, height: int, width: int, per_pixel: int) -> None:
+        needed = _cost(self.info).fixed + SPLIT_COSTS[self.info.net].fixed + height * width * per_pixel
+        if self.strict and needed > self.limit:
+            raise ShapeError(
+                f"{what} of {width}x{height} cannot be {done} in {format_size(self.limit)} of memory; raise max_memory "
+                f"(--max-memory) to {format_size(needed)}, or score the images in pairs, which can be cut into tiles"
+            )
+
+
+def _with_ahead(taken: int) -> int:
+    """What the limit must leave beside the model for so many bytes and the pairs that wait."""
+    return taken + min(_AHEAD_BYTES, taken // (_AHEAD_SHARE - 1) + 1)
 
 
 def _cost(info: ModelInfo) -> Cost:

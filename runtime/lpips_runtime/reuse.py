@@ -5,37 +5,35 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .arrays import Batch, as_batch
 from .detail import Detail
 from .errors import ModelError, ModelNotFoundError, ProviderError
-from .features import BLOCK_BYTES, Features
+from .features import Features
 from .images import Image, Note, file_state
+from .memory import SPLIT_COSTS
 
 if TYPE_CHECKING:
     from .scorer import Scorer
 
-__all__ = ["CACHE_BYTES", "Reuse"]
+__all__ = ["Reuse"]
 
-# Features and pixels that a job keeps in memory: those of 380 images of 256x256 with alex, 100 with squeeze, 31 with
-# vgg.
-CACHE_BYTES = 10**9
+# The share of the scorer's memory that features and pixels of earlier images may take.
+_SHARE = 4
 
-# Bytes of one image's features per pixel, rounded up.
-_FEATURE_BYTES = {"alex": 42, "squeeze": 140, "vgg": 488}
+# Where features lie in the host's memory, as provider and device: OpenVINO's device 0 is the CPU. To others features
+# would travel back and forth for each comparison.
+_HOST = frozenset((("cpu", 0), ("openvino", 0)))
 
-# Providers that compute in the host's memory. To others features would travel back and forth for each comparison.
-_HOST = frozenset(("cpu", "openvino"))
-
-# Pixels that are encoded at once: larger images gain nothing from company (python -m benchmarks.reuse --blocks).
-_BLOCK_PIXELS = 1 << 16
+# Pixels from which on memory that one way of computing has taken is given back before the other one is gone.
+_LARGE = 512**2
 
 # Images that are remembered as seen, some 100 bytes each.
 _SEEN = 1 << 16
@@ -49,29 +47,34 @@ _UNSPLIT = Note(
     "model each image is encoded once",
 )
 _TOO_LARGE = Note("unkept", "features of images so large are not kept in memory, and computed again for every pair")
+_UNSTORED = Note("unstored", "the feature store is not used for images so large (--max-memory)")
+_ELSEWHERE = Note("unstored", "the feature store is not used by this provider, to which features would have to travel")
 
 _Pairs = Sequence[Sequence[Image]]
-_T = TypeVar("_T")
 
 
 class Reuse:
     """Runs a job's batches, each in the way that computes least.
 
     Where a batch shares images within itself or with batches before it, they are encoded one by one and compared; where
-    it does not, the pair graph is faster. A store, if the scorer has one, is used for all. The CPU's memory is where
-    features lie: for other devices it is the pair graph always.
+    it does not, the pair graph is faster. Which it is depends on what is decoded when, and no number does: in float32
+    both ways give the same bits. Where they do not, in faster types and other precisions, all images are encoded one by
+    one if the siblings are there. A store, if the scorer has one, is used for all. The CPU's memory is where features
+    lie: for other devices it is the pair graph always, and for images too large for `scorer.memory` too.
 
     load: path -> Image, called in any number of threads; `run` is for one. limit: bytes of the features and pixels
-    that are kept; those used last stay. By default CACHE_BYTES, and a quarter of the scorer's max_memory at most.
+    that are kept, by default a quarter of the scorer's memory at most; those used last stay.
     """
 
     def __init__(self, scorer: Scorer, load: Callable[[Path], Image], *, limit: int | None = None) -> None:
         self._scorer = scorer
         self._load = load
-        self._limit = limit or min(CACHE_BYTES, (scorer.max_memory or 4 * CACHE_BYTES) // 4)
+        memory = scorer.memory
+        self._limit = limit or (0 if memory is None else memory.limit // _SHARE)
         self._cache = _Cache(self._limit)
         self._seen: dict[int, None] = {}
         self._wasted = 0  # images encoded that need not have been, for want of siblings
+        self._way: tuple[str, int] = ("", 0)  # in which the last batch went, and the largest of its images' pixels
 
     def load(self, path: Path) -> Image:
         """The decoded file, which is not decoded again while its features are kept."""
@@ -79,24 +82,37 @@ class Reuse:
         kept = self._cache.get(key)
         return replace(self._load(path), key=key) if kept is None else kept[0]
 
-    def run(self, pairs: _Pairs, *, depths: bool) -> Detail:
-        """Score pairs of images from `load`, all of one size; what Scorer.run gives and raises."""
+    def together(self, height: int, width: int, *, depths: bool) -> int | None:
+        """How many pairs of this size `run` should be given at most; None: any number."""
+        memory = self._scorer.memory
+        return None if memory is None else memory.together(height, width, depths=depths)
+
+    def run(self, pairs: _Pairs, *, depths: bool) -> list[Detail]:
+        """Score pairs of images from `load`, all of one size; of each what Scorer.run gives, and raises."""
         images = {image.key: image for pair in pairs for image in pair}
         spared = self._spared(pairs, images)
+        stored = self._scorer.store is not None
+        if spared is None:
+            details = self._whole(pairs, depths)
+            if stored and self._device not in _HOST:
+                details = _noted(details, _ELSEWHERE)
         # A comparison takes up to a quarter of the time that encoding an image takes.
-        if spared is None or (self._scorer.store is None and 4 * spared < len(pairs)):
-            detail = self._whole(pairs, depths)
-        elif (hindrance := self._hindrance(*pairs[0], depths=depths)) is not None:
+        elif self._alike and not stored and 4 * spared < len(pairs):
+            details = self._whole(pairs, depths)
+        elif (hindrance := self._hindrance(pairs[0][0], depths=depths)) is not None:
             self._wasted += spared
-            detail = self._whole(pairs, depths)
-            if self._wasted >= _WORTH_A_WORD:
-                detail = replace(detail, notes=(*detail.notes, hindrance))
+            details = self._whole(pairs, depths)
+            if stored and hindrance is _TOO_LARGE:
+                details = _noted(details, _UNSTORED)
+            # Images in tiles are not encoded one by one, with siblings or without.
+            elif self._wasted >= _WORTH_A_WORD and (hindrance is _TOO_LARGE or details[0].tiles == 1):
+                details = _noted(details, hindrance)
         else:
-            detail = self._compared(pairs, self._encoded(images), depths)
+            details = self._compared(pairs, depths)
         self._seen.update(dict.fromkeys(map(hash, images)))
         for key in list(itertools.islice(self._seen, max(0, len(self._seen) - _SEEN))):
             del self._seen[key]
-        return detail
+        return details
 
     def _spared(self, pairs: _Pairs, images: dict[Hashable, Image]) -> int | None:
         """How many images fewer are encoded one by one than pair by pair, now and, as what came back once will come
@@ -107,8 +123,14 @@ class Reuse:
         return 2 * len(pairs) - len(new) + sum(hash(key) in self._seen for key in new)
 
     @cached_property
-    def _device(self) -> str:
-        return self._scorer.provenance["runtime"]["provider"]
+    def _device(self) -> tuple[str, int]:
+        runtime = self._scorer.provenance["runtime"]
+        return runtime["provider"], runtime["device"]
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether siblings give the bits of the pair graph (tests/runtime/test_reuse.py, on real nets)."""
+        return self._scorer.info.precision == "fp32" and not self._scorer.fast_math
 
     @cached_property
     def _unsplit(self) -> Note | None:
@@ -120,45 +142,61 @@ class Reuse:
             return Note("unsplit", f"an image that was compared before is encoded again, because {error}")
         return None
 
-    def _hindrance(self, reference: Image, distorted: Image, *, depths: bool) -> Note | None:
+    def _hindrance(self, image: Image, *, depths: bool) -> Note | None:
         """Why images of this size are not encoded one by one."""
-        if self._unsplit is not None:
-            return self._unsplit
-        height, width, _ = reference.pixels.shape
-        kept = 2 * height * width * _FEATURE_BYTES[self._scorer.info.net]
-        tiled = self._scorer.part(_batch([reference]), _batch([distorted]), depths=depths).tiles > 1
-        return _TOO_LARGE if tiled or kept > self._limit else None
+        height, width, _ = image.pixels.shape
+        room = self._room(height, width, depths=depths)
+        if 2 * height * width * SPLIT_COSTS[self._scorer.info.net].kept > room:
+            return self._unsplit if self._unsplit is _UNSPLIT else _TOO_LARGE
+        return self._unsplit
 
-    def _whole(self, pairs: _Pairs, depths: bool) -> Detail:
-        return self._scorer.run(*(_batch(side) for side in zip(*pairs, strict=True)), depths=depths)
+    def _room(self, height: int, width: int, *, depths: bool) -> int:
+        """Bytes for the cache while such a pair is encoded and compared."""
+        memory = self._scorer.memory
+        return min(self._limit, 0 if memory is None else memory.reused(height, width, depths=depths))
 
-    def _compared(self, pairs: _Pairs, features: dict[Hashable, Features], depths: bool) -> Detail:
-        details = [
-            self._scorer.run_features(features[reference], block, depths=depths)
-            for reference, group in itertools.groupby(pairs, key=lambda pair: pair[0].key)
-            for block in _blocks([features[distorted.key] for _, distorted in group])
-        ]
-        notes = dict.fromkeys(note for one in (*features.values(), *details) for note in one.notes)
-        return replace(_joined(details), notes=tuple(notes))
+    def _whole(self, pairs: _Pairs, depths: bool) -> list[Detail]:
+        height, width, _ = pairs[0][0].pixels.shape
+        self._turn("pair", height * width)
+        if (memory := self._scorer.memory) is not None:
+            self._cache.shrink(max(0, memory.spare(height, width, depths=depths)))
+        detail = self._scorer.run(*(_batch(side) for side in zip(*pairs, strict=True)), depths=depths)
+        return [detail.pair(k) for k in range(len(pairs))]
 
-    def _encoded(self, images: dict[Hashable, Image]) -> dict[Hashable, Features]:
-        """The features of each image, out of the cache or new."""
-        found = {key: kept[1] for key in images if (kept := self._cache.get(key)) is not None}
-        new = [image for key, image in images.items() if key not in found]
-        for block in _cut(new, _BLOCK_PIXELS, lambda image: image.pixels.size // 3):
-            features = self._scorer.split.encode(_batch(block))
-            for number, image in enumerate(block):
-                # A part of a block would keep the memory of the whole.
-                found[image.key] = features if len(block) == 1 else features[number].copy()
-                self._cache.add(image, found[image.key])
-        return found
+    def _compared(self, pairs: _Pairs, depths: bool) -> list[Detail]:
+        """Pair by pair, so that its numbers depend on nothing else, and in the memory of one."""
+        height, width, _ = pairs[0][0].pixels.shape
+        self._turn("features", height * width)
+        self._cache.shrink(self._room(height, width, depths=depths))
+        details = []
+        for reference, distorted in pairs:
+            one, more = self._encoded(reference)
+            other, rest = self._encoded(distorted)
+            detail = self._scorer.run_features(one, other, depths=depths)
+            details.append(replace(detail, notes=(*detail.notes, *more, *rest)))
+        return details
+
+    def _encoded(self, image: Image) -> tuple[Features, tuple[Note, ...]]:
+        """The features of an image, and what is to be said of it if they are not out of the cache."""
+        if (kept := self._cache.get(image.key)) is not None:
+            return kept[1], ()
+        features = self._scorer.split.encode(_batch([image]))
+        self._cache.add(image, features)
+        return features, features.notes
+
+    def _turn(self, way: str, pixels: int) -> None:
+        """Both ways keep what they took, and together it may be more than is allowed."""
+        (last, before), self._way = self._way, (way, pixels)
+        if last and last != way and max(before, pixels) >= _LARGE:
+            self._cache.shrink(0)
+            self._scorer.shrink()
 
 
 class _Cache:
     """Images and their features by the image's key; beyond `limit` bytes those go that were not used the longest."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = self._room = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, tuple[Image, Features]] = OrderedDict()
         self._bytes = 0
@@ -173,9 +211,18 @@ class _Cache:
         with self._lock:
             self._kept[image.key] = image, features
             self._bytes += image.pixels.nbytes + features.nbytes
-            while self._bytes > self._limit:
-                _, (image, features) = self._kept.popitem(last=False)
-                self._bytes -= image.pixels.nbytes + features.nbytes
+            self._evict()
+
+    def shrink(self, room: int) -> None:
+        """Keep to so many bytes from now on, where that is less than `limit`."""
+        with self._lock:
+            self._room = min(self._limit, room)
+            self._evict()
+
+    def _evict(self) -> None:
+        while self._bytes > self._room:
+            _, (image, features) = self._kept.popitem(last=False)
+            self._bytes -= image.pixels.nbytes + features.nbytes
 
 
 def _batch(images: Sequence[Image]) -> Batch:
@@ -183,24 +230,5 @@ def _batch(images: Sequence[Image]) -> Batch:
     return as_batch(np.stack(pixels) if len(pixels) > 1 else pixels[0], "image")
 
 
-def _blocks(features: Sequence[Features]) -> Iterator[Features]:
-    """To be compared at once: small ones together, large ones as they are, without a copy."""
-    for block in _cut(features, BLOCK_BYTES, lambda one: one.nbytes):
-        yield block[0] if len(block) == 1 else Features.stack(block)
-
-
-def _cut(items: Sequence[_T], most: int, size: Callable[[_T], int]) -> Iterator[Sequence[_T]]:
-    """Items of one size in blocks of `most` of it, but one at least."""
-    step = max(1, most // size(items[0])) if items else 1
-    return (items[start : start + step] for start in range(0, len(items), step))
-
-
-def _joined(details: Sequence[Detail]) -> Detail:
-    if len(details) == 1:
-        return details[0]
-    return replace(
-        details[0],
-        distance=np.concatenate([detail.distance for detail in details]),
-        layers=np.concatenate([detail.layers for detail in details]),
-        depths=tuple(np.concatenate(maps) for maps in zip(*(detail.depths for detail in details), strict=True)),
-    )
+def _noted(details: Sequence[Detail], note: Note) -> list[Detail]:
+    return [replace(detail, notes=(*detail.notes, note)) for detail in details]

@@ -14,12 +14,14 @@ import numpy as np
 from . import images
 from ._version import __version__
 from .arrays import Batch, as_batch, check_pair
+from .checks import smallest_inputs
 from .contract import ModelInfo
 from .detail import Detail
 from .errors import UsageError
 from .fast_math import FAST_MATH
 from .features import Features, Split
 from .log import log
+from .memory import Memory
 from .models import find_model
 from .pair_graph import limited, opened
 from .pairs import MAX_BATCH
@@ -222,7 +224,10 @@ class Scorer:
 
     def encode(self, images: ImageLike, *, value_range: tuple[float, float] | None = None) -> Features:
         """What `compare` compares of an image or a batch, computed once. Needs the --split graphs beside the model."""
-        return self.split.encode(self.load(images, value_range=value_range))
+        batch = self.load(images, value_range=value_range)
+        if self._memory is not None:
+            self._memory.check_encoded(batch.count, batch.height, batch.width)
+        return self.split.encode(batch)
 
     def compare(self, reference: Features, distorted: Features) -> float | np.ndarray:
         """The distance that `score` gives for the images: a float for one pair, float32 [N] for batches.
@@ -272,9 +277,17 @@ class Scorer:
         return Part(None) if self._memory is None else self._memory.part(reference, distorted, depths=depths)
 
     @property
-    def max_memory(self) -> int | None:
-        """The limit in bytes that was asked for, None for the default."""
-        return self._memory.limit if self._memory is not None and self._memory.strict else None
+    def memory(self) -> Memory | None:
+        """The limit that it keeps to; None for engines."""
+        return self._memory
+
+    def shrink(self) -> None:
+        """Give back the memory that earlier runs took."""
+        session = self._open
+        if isinstance(session, Session):
+            session.shrink(smallest_inputs(session.info))
+        if self._split is not None:
+            self._split.shrink()
 
     def run_features(self, reference: Features, distorted: Features, *, depths: bool = True) -> Detail:
         """What `run` gives for the images, but for rounding.
@@ -282,6 +295,8 @@ class Scorer:
         reference: as many as distorted, or one for all.
         """
         session = self._open
+        if self._memory is not None and isinstance(distorted, Features):
+            self._memory.check_compared(distorted.height, distorted.width)
         return Detail.of(self.split.compare(reference, distorted), distorted, session, depths=depths)
 
     @property

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from . import contract
 from .checks import check_kind, check_net, check_tensors, smallest_inputs
 from .contract import ModelInfo
 from .errors import DamagedModelError, ProviderError, UsageError
+from .heap import trim
 from .models import read_model
 from .opening import open_error, open_graph, tell
 from .ort import onnxruntime, words_of
@@ -99,21 +101,35 @@ class Session:
         if self._plugin:
             check_process(self._process, self._plugin)
         try:
-            self._shrink_before(next(iter(inputs.values())).shape)
+            last, self._last = self._last, next(iter(inputs.values())).shape
+            if self.provider == "cpu" and self._last != last and max(map(math.prod, (self._last, last))) >= _LARGE:
+                return self._run_after_another_size(list(outputs), dict(inputs))
             return self._session.run(list(outputs), dict(inputs))
         except Exception as error:
             raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {words_of(error)}") from error
 
-    def _shrink_before(self, shape: tuple[int, ...]) -> None:
-        """Give memory back before inputs of another shape than the last ones, if either is large.
+    def _run_after_another_size(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Run and give memory back, where the last inputs had another shape and either is large.
 
         ONNX Runtime's arena keeps what it has, and blocks for one size hardly serve another: with tiles of four sizes
-        vgg took 3.8 GB where the largest alone takes 2.6. An arena shrinks after a run, so there is a tiny one.
+        vgg took 3.8 GB where the largest alone takes 2.6. An arena shrinks after a run, so there is a tiny one before;
+        a compare graph, for which there is none, shrinks after this one. What it gives up, the C library would keep.
         """
-        last, self._last = self._last, shape
-        if self.provider != "cpu" or shape == last or max(math.prod(shape), math.prod(last)) < _LARGE:
-            return
         if tiny := smallest_inputs(self.info):
-            options = onnxruntime().RunOptions()
+            self.shrink(tiny)
+            return self._session.run(outputs, inputs)
+        found = self._session.run(outputs, inputs, self._shrinking())
+        trim()
+        return found
+
+    def shrink(self, tiny: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Give back what earlier runs took, by a run on these small inputs; all its outputs."""
+        found = self._session.run(None, dict(tiny), self._shrinking())
+        trim()
+        return found
+
+    def _shrinking(self) -> Any:
+        options = onnxruntime().RunOptions()
+        if self.provider == "cpu":
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            self._session.run([self._session.get_outputs()[0].name], tiny, options)
+        return options

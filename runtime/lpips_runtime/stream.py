@@ -41,7 +41,9 @@ def score_stream(
     """
     reuse = Reuse(scorer, partial(load_image, background=background))
     batches = _Batches(reuse, batch_size, maps=maps)
-    with Lookahead(pairs, reuse.load, room=batches.room) as ahead:
+    # An engine keeps to its own memory.
+    waiting = {} if scorer.memory is None else {"most_bytes": scorer.memory.ahead}
+    with Lookahead(pairs, reuse.load, room=batches.room, **waiting) as ahead:
         while batch := ahead.next_batch(batches.most):
             if batch[0].images:
                 batches.score(batch)
@@ -64,7 +66,9 @@ class _Batches:
 
     def most(self, height: int, width: int) -> int:
         """How many pairs of this size to score at once."""
-        return int(max(1, min(self._pairs, self._pixels // (height * width))))
+        most = max(1, min(self._pairs, self._pixels // (height * width)))
+        fitting = self._reuse.together(height, width, depths=self._maps)
+        return int(most if fitting is None else min(most, fitting))
 
     def score(self, batch: Sequence[Entry]) -> bool:
         """Give each pair its result; -> whether none failed.
@@ -73,14 +77,14 @@ class _Batches:
         then, it was too much at once, for the memory say, and later batches are as small.
         """
         try:
-            detail = self._reuse.run([entry.images for entry in batch], depths=self._maps)
+            details = self._reuse.run([entry.images for entry in batch], depths=self._maps)
         except (LpipsError, MemoryError) as error:
             if len(batch) == 1 or isinstance(error, UsageError):
                 batch[0].result = _failed(batch[0].pair, error)
                 return False
         else:
-            for k, entry in enumerate(batch):
-                entry.result = self._result(entry, detail.pair(k))
+            for entry, detail in zip(batch, details, strict=True):
+                entry.result = self._result(entry, detail)
             return True
         # Out here the error is gone, and with its frames what they held of the memory.
         smaller, larger = batch[: len(batch) // 2], batch[len(batch) // 2 :]

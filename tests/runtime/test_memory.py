@@ -33,10 +33,12 @@ def part(memory: Memory, count: int, height: int, width: int, depths: bool = Fal
     return memory.part(batch, batch, depths=depths)
 
 
-def predicted(info: Any, found: Part, count: int, height: int, width: int) -> int:
+def predicted(info: Any, found: Part, count: int, height: int, width: int, limit: int) -> int:
     pixels = found.largest(height, width, info) * (found.pairs or count)
     cost = COSTS[info.net, info.precision]
-    return cost.fixed + count * height * width * 6 + pixels * cost.per_pixel
+    waiting = Memory.of(info, limit).ahead
+    next_pair = 14 * height * width * (found.tiles > 1)
+    return cost.fixed + waiting + count * height * width * 6 + next_pair + pixels * cost.per_pixel
 
 
 def test_every_kind_of_graph_has_its_cost() -> None:
@@ -54,26 +56,26 @@ def test_a_batch_of_images_that_fit_is_run_in_parts_first() -> None:
     assert found.tiles == 1
     assert found.pairs is not None
     assert 1 < found.pairs < 20
-    assert predicted(ALEX, found, 20, 512, 512) <= memory.limit
-    assert predicted(ALEX, Part(found.pairs + 1), 20, 512, 512) > memory.limit
+    assert predicted(ALEX, found, 20, 512, 512, memory.limit) <= memory.limit
+    assert predicted(ALEX, Part(found.pairs + 1), 20, 512, 512, memory.limit) > memory.limit
 
 
 def test_what_does_not_fit_is_cut_into_the_fewest_pixels_that_do() -> None:
     memory = Memory.of(VGG, "1GB")
     found = part(memory, 1, 1080, 1920)
     assert found.pairs == 1
-    assert predicted(VGG, found, 1, 1080, 1920) <= memory.limit
+    assert predicted(VGG, found, 1, 1080, 1920, memory.limit) <= memory.limit
     for rows in range(1, 6):
         for columns in range(1, 11):
             other = Part(1, rows, columns)
-            fits = predicted(VGG, other, 1, 1080, 1920) <= memory.limit
+            fits = predicted(VGG, other, 1, 1080, 1920, memory.limit) <= memory.limit
             assert not fits or found.computed(1080, 1920, VGG) <= other.computed(1080, 1920, VGG)
 
 
 def test_maps_and_larger_images_leave_less_room() -> None:
     memory = Memory.of(ALEX, "1450MB")
     assert part(memory, 1, 2160, 3840, depths=True).tiles > part(memory, 1, 2160, 3840).tiles
-    assert part(memory, 1, 8000, 8000).tiles > 8000 * 8000 / (2160 * 3840)
+    assert part(memory, 1, 7000, 7000).tiles > 7000 * 7000 / (2160 * 3840)
 
 
 def test_a_pair_that_no_tile_makes_fit_is_refused_with_the_least_that_works() -> None:
@@ -182,3 +184,38 @@ def test_the_process_stays_below_its_limit(here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert "scored in tiles" in done.stderr
     assert int(done.stdout.split()[-1]) * 1024 < 300_000_000
+
+
+# Encoding
+
+
+def test_encoding_and_comparing_keep_to_the_limit(models: Models) -> None:
+    large = np.zeros((1400, 1400, 3), np.uint8)
+    with Scorer(models("alex")) as free:
+        features = free.encode(large)
+    with Scorer(models("alex"), max_memory="300MB") as bound:
+        with pytest.raises(ShapeError, match=r"1 image of 1400x1400 cannot be encoded in 300MB of memory; raise max"):
+            bound.encode(large)
+        with pytest.raises(ShapeError, match=r"features of images of 1400x1400 cannot be compared in 300MB of memory"):
+            bound.compare(features, features)
+        assert bound.encode(large[:256, :256]).count == 1
+
+
+def test_how_many_pairs_come_together_does_not_decide_on_tiles() -> None:
+    memory = Memory.of(ALEX, "400MB")
+    for side in (400, 900, 1200, 1250, 1300, 2000):
+        for depths in (False, True):
+            most = memory.together(side, side, depths=depths)
+            alone = part(memory, 1, side, side, depths).tiles
+            assert alone == part(memory, most, side, side, depths).tiles
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only, and counts otherwise elsewhere")
+def test_features_and_pairs_that_wait_are_within_the_limit(here: Path) -> None:
+    names = [save(f"large{k}.png", k, (1000, 1000)) for k in range(4)]
+    call = [*COMMAND, *names, "--max-memory", "420MB"]
+    code = (
+        f"import subprocess, resource; subprocess.run({call!r}); print(resource.getrusage(resource.RUSAGE_CHILDREN)[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout.split()[-1]) * 1024 < 420_000_000

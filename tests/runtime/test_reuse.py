@@ -14,9 +14,10 @@ import pytest
 from PIL import Image as PILImage
 from score_command import Run, save
 
-from lpips_runtime import Result, Scorer, reuse, stream
+from lpips_runtime import FeatureStore, Result, Scorer, reuse, stream
 from lpips_runtime.features import Features, Split
 from lpips_runtime.images import Image, load_image
+from lpips_runtime.memory import SPLIT_COSTS
 from lpips_runtime.reuse import Reuse
 
 Models = Callable[[str], Path]
@@ -224,7 +225,7 @@ def test_images_too_large_for_the_cache_are_left_to_the_pair_graph_and_it_is_sai
 def test_features_are_no_larger_than_is_reckoned_with(models: Models, name: str) -> None:
     with Scorer(models(name)) as scorer:
         found = scorer.encode(np.zeros((256, 320, 3), np.uint8)).nbytes / (256 * 320)
-        assert 0.9 * reuse._FEATURE_BYTES[name] < found <= reuse._FEATURE_BYTES[name]
+        assert 0.9 * SPLIT_COSTS[name].kept < found <= SPLIT_COSTS[name].kept
 
 
 # Without siblings
@@ -263,3 +264,110 @@ def test_the_command_says_it_on_stderr(run: Run, models: Models, here: Path) -> 
     assert [line.split("\t")[1:] for line in without.splitlines()] == [
         line.split("\t")[1:] for line in with_siblings.splitlines()
     ]
+
+
+# The same numbers, however the job is cut
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Path]]:
+    """All pairs of 5 images and a copy of each, of two sizes in turn, shuffled."""
+    folder = tmp_path_factory.mktemp("twins")
+    job = []
+    for size in ((48, 40), (72, 56)):
+        paths = [write(folder / f"{k}{copy}_{size[0]}.png", k, size) for k in range(5) for copy in "ab"]
+        job += itertools.combinations(paths, 2)
+    return [job[k] for k in np.random.default_rng(0).permutation(len(job))]
+
+
+def numbers(results: list[Result]) -> list[tuple[float | None, Any]]:
+    distances(results)
+    return [(result.distance, result.layers) for result in results]
+
+
+def is_twin(pair: tuple[Path, Path]) -> bool:
+    return pair[0].name[0] == pair[1].name[0]
+
+
+def test_equal_files_are_at_exactly_zero_whenever_they_were_encoded(
+    scorer: Scorer, twins: list[tuple[Path, Path]]
+) -> None:
+    results = list(scorer.stream(twins))
+    assert [result.distance == 0 for result in results] == [is_twin(pair) for pair in twins]
+    batch = scorer.encode(np.stack([load_image(path).pixels for path in {p for pair in twins[:1] for p in pair}] * 3))
+    assert scorer.compare(batch[0], batch[len(batch) - 2]) == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("start", [0, 1, 37])
+def test_numbers_depend_on_neither_batches_nor_on_where_a_job_is_resumed(
+    scorer: Scorer, twins: list[tuple[Path, Path]], batch_size: int, start: int
+) -> None:
+    whole = numbers(list(scorer.stream(twins)))
+    assert numbers(list(scorer.stream(twins[start:], batch_size=batch_size))) == whole[start:]
+
+
+def test_the_bits_are_those_of_the_pair_graph(scorer: Scorer, twins: list[tuple[Path, Path]]) -> None:
+    for pair, (distance, layers) in zip(twins, numbers(list(scorer.stream(twins))), strict=True):
+        detail = scorer.detail(*pair)
+        assert (distance, layers) == (float(detail.distance[0]), tuple(map(float, detail.layers[0])))
+
+
+def test_where_bits_may_differ_images_are_always_encoded_one_by_one(
+    alex: Scorer, folder: Path, work: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reuse, "_alike", False)
+    list(alex.stream([(folder / f"{k}.png", folder / f"{k + 1}.png") for k in range(0, COUNT, 2)]))
+    assert work == {"decoded": COUNT, "encoded": COUNT}
+
+
+# Notes
+
+
+def test_a_damaged_file_of_the_store_is_told_for_its_image_alone_and_once(
+    models: Models, folder: Path, tmp_path: Path
+) -> None:
+    job = every(folder)
+    with Scorer(models("alex"), threads=1, features=tmp_path / "kept") as scorer:
+        list(scorer.stream(job))
+        key = FeatureStore.key(load_image(folder / "2.png").pixels)
+    (damaged,) = (tmp_path / "kept").rglob(f"{key}.npy")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with Scorer(models("alex"), threads=1, features=tmp_path / "kept") as scorer:
+        told = [(pair[1].name, note.kind) for pair, r in zip(job, scorer.stream(job), strict=True) for note in r.notes]
+    assert told == [("2.png", "store damaged")]
+
+
+def test_tiles_are_told_and_that_the_store_is_not_used_for_them(models: Models, tmp_path: Path) -> None:
+    job = [(write(tmp_path / "a.png", 0, (1100, 1300)), write(tmp_path / f"{k}.png", k, (1100, 1300))) for k in (1, 2)]
+    with Scorer(models("alex"), features=tmp_path / "kept", max_memory="250MB") as scorer:
+        kinds = [[note.kind for note in result.notes] for result in scorer.stream(job)]
+    assert kinds == [["tiled", "unstored"]] * 2
+    assert not list((tmp_path / "kept").rglob("*.npy"))
+
+
+def test_no_siblings_are_missed_where_images_are_cut_into_tiles(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reuse, "_WORTH_A_WORD", 1)
+    a = write(tmp_path / "a.png", 0, (1100, 1300))
+    with Scorer(lonely(models, tmp_path), max_memory="250MB") as scorer:
+        results = list(scorer.stream([(a, a)] * 2))
+    assert [[note.kind for note in result.notes] for result in results] == [["tiled"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("provider", "device", "host"), [("cpu", 0, True), ("openvino", 0, True), ("openvino", 1, False)]
+)
+def test_only_the_cpu_is_where_features_lie(
+    alex: Scorer,
+    folder: Path,
+    work: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    device: int,
+    host: bool,
+) -> None:
+    monkeypatch.setattr(Reuse, "_device", (provider, device))
+    list(alex.stream(every(folder)))
+    assert ("encoded" in work) is host

@@ -618,3 +618,43 @@ def test_bytes_bound_the_window_too(scorer: Scorer, sizes: Path, monkeypatch: py
     time.sleep(0.3)
     assert 4 <= taken <= 8  # five pairs are waiting, one is out
     results.close()
+
+
+_INTERRUPTED = """
+import sys, threading, time
+from lpips_runtime import Scorer, lookahead, stream
+
+class Interrupted(threading.Condition):
+    entered = 0
+
+    def __enter__(self):
+        held = super().__enter__()
+        if threading.current_thread() is threading.main_thread():
+            Interrupted.entered += 1
+            if Interrupted.entered == 3:
+                raise KeyboardInterrupt  # as a signal handler does that runs before the `with` has begun
+        return held
+
+class Threading:
+    Condition = Interrupted
+
+    def __getattr__(self, name):
+        return getattr(threading, name)
+
+def slowly(path, **options):  # so that images are being decoded when the stream ends
+    time.sleep(0.1)
+    return load(path, **options)
+
+lookahead.threading = Threading()
+load, stream.load_image = stream.load_image, slowly
+model, *images = sys.argv[1:]
+try:
+    list(Scorer(model).stream(zip(images, images[1:]), batch_size=1))
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_an_interrupt_in_the_midst_of_locking_ends_the_stream(quick_model: Path, folder: Path) -> None:
+    call = [sys.executable, "-c", _INTERRUPTED, str(quick_model), *(str(folder / f"{k}.png") for k in range(10))]
+    assert subprocess.run(call, capture_output=True, text=True, check=True, timeout=60).stdout == "ended\n"
