@@ -15,7 +15,7 @@ from .contract import ModelInfo
 from .errors import DamagedModelError, ProviderError, UsageError
 from .models import read_model
 from .opening import open_error, open_graph, tell
-from .ort import onnxruntime, words_of
+from .ort import memory_advice, onnxruntime, words_of
 from .plugins import check_process
 from .providers import MAX_THREADS
 
@@ -102,7 +102,8 @@ class Session:
             self._shrink_before(next(iter(inputs.values())).shape)
             return self._session.run(list(outputs), dict(inputs))
         except Exception as error:
-            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {words_of(error)}") from error
+            words = words_of(error) + memory_advice(error)
+            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {words}") from error
 
     def _shrink_before(self, shape: tuple[int, ...]) -> None:
         """Give memory back before inputs of another shape than the last ones, if either is large.
