@@ -87,7 +87,7 @@ def score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: bool
             bar.clear()
             with suppress(OutputError, BrokenPipeError):
                 writer.finish(summary, complete=False)
-            advice = "" if job is None else "; the same command with --resume goes on after them"
+            advice = "" if job is None or not summary.count else "; the same command with --resume goes on after them"
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 say(f"interrupted after {_count(summary.count)}{advice}")
             if isinstance(error, OutputError) and advice:
