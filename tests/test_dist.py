@@ -187,6 +187,8 @@ def foreign(graphs: list[Path]) -> Path:
             r"is of another export than lpips_alex_fp32_custom-\w{8}.onnx",
         ),
         (lambda graphs: graphs[0].unlink() or graphs[2], PublishError, "belongs to .* is missing; export it again"),
+        (lambda graphs: graphs[1].unlink() or graphs[2], PublishError, "belongs to .*_features.onnx, which is missing"),
+        (lambda graphs: graphs[2].unlink() or graphs[1], PublishError, "belongs to .*_compare.onnx, which is missing"),
     ],
     ids=lambda value: getattr(value, "__name__", None) if callable(value) else None,
 )

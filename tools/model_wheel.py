@@ -72,15 +72,17 @@ validation case. The weights in it are other people's work: NOTICE says whose, a
 def pair_graphs(artifacts: Path) -> list[Path]:
     """The models of a folder, each to become a wheel: its .onnx files, without those of --split that go with them.
 
-    Raises PublishError if there is none, or if a graph of --split has lost the pair graph that it goes with.
+    Raises PublishError if there is none, or if a graph of --split has lost another that it goes with.
     """
     graphs = sorted(artifacts.glob("*.onnx"))
     found = []
     for graph in graphs:
         suffix = next((suffix for suffix in _SIBLINGS if graph.stem.endswith(suffix)), "")
-        pair = graph.with_name(f"{graph.stem.removesuffix(suffix)}.onnx")
-        if pair not in graphs:
-            raise PublishError(f"{graph}: belongs to {pair.name}, which is missing; export it again with --split")
+        # A pair graph alone is whole, features and compare each need both others.
+        whole = ("", *_SIBLINGS) if suffix else ("",)
+        for needed in (graph.with_name(f"{graph.stem.removesuffix(suffix)}{kind}.onnx") for kind in whole):
+            if needed not in graphs:
+                raise PublishError(f"{graph}: belongs to {needed.name}, which is missing; export it again with --split")
         found += [] if suffix else [graph]
     if not found:
         raise PublishError(f"{artifacts}: holds no model; export one with: lpips-export --net alex")

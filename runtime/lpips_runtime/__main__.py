@@ -8,7 +8,10 @@ __all__ = ["main"]
 def main() -> int:
     """Run the command and return its exit code; an interrupt while it is still being imported is one too."""
     try:
-        from .cli import main as run
+        from .stopping import unhidden_stops
+
+        with unhidden_stops():
+            from .cli import main as run
 
         return run()
     except KeyboardInterrupt:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from . import pairs as sources
 from ._version import __version__
@@ -15,6 +17,7 @@ from .providers import MAX_THREADS
 from .providers import parse as parse_provider
 from .results import FORMATS
 from .resume import RESUMABLE
+from .say import say
 from .sizes import parse_size
 
 __all__ = ["check_options", "check_targets", "parse"]
@@ -47,8 +50,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in a line, without the usage, which takes eight."""
+        say(f"error: {message}; see {self.prog} --help")
+        sys.exit(2)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lpips-score",
         description=_DESCRIPTION,
         epilog=_EPILOG,

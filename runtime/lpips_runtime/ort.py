@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 from .errors import ProviderError
+from .stopping import unhidden_stops
 
-__all__ = ["onnxruntime", "words_of"]
+__all__ = ["memory_advice", "onnxruntime", "words_of"]
 
 _NOISE = (
     re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
@@ -27,7 +28,8 @@ _NOISE = (
 def onnxruntime() -> Any:
     """The installed ONNX Runtime. Raises ProviderError, naming the extra to install, if there is none."""
     try:
-        import onnxruntime as ort
+        with unhidden_stops():
+            import onnxruntime as ort
     except ImportError as error:
         raise ProviderError(
             "no ONNX Runtime is installed; install exactly one of the extras: "
@@ -44,3 +46,10 @@ def words_of(error: Exception) -> str:
     for noise in _NOISE:
         words = noise.sub("", words)
     return words if len(words) <= 200 else f"{words[:200]}..."
+
+
+def memory_advice(error: Exception) -> str:
+    """What follows the words of an error of scoring, where it is memory that is missing; else empty."""
+    if "Failed to allocate memory" not in str(error):
+        return ""
+    return "; free some, or lower --max-memory (max_memory), so that images are scored in smaller tiles"

@@ -64,6 +64,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.failed = 0
+        self.tiled = 0  # scored in tiles
         self.worst: Result | None = None  # the first one with the largest distance, without its images
         self._distances = array("f")
 
@@ -71,6 +72,7 @@ class Summary:
         if result.distance is None:
             self.failed += 1
             return
+        self.tiled += any(note.kind == "tiled" for note in result.notes)
         self._distances.append(result.distance)
         if self.worst is None or result.distance > (self.worst.distance or 0):
             self.worst = replace(result, detail=None, pixels=None)
@@ -98,7 +100,7 @@ class Summary:
         return self._figure(np.max)
 
     def as_dict(self) -> dict[str, int | float | None]:
-        """`count`, `failed`, `mean`, `median`, `min`, `max`, in this order.
+        """`count`, `failed`, `mean`, `median`, `min`, `max`, and `tiled`, how many were scored in tiles, if any.
 
         A figure that is a float32 has the value of its shortest decimal (see `format_distance`), so that it
         is printed like the distance that it is.
@@ -108,6 +110,7 @@ class Summary:
             "count": self.count,
             "failed": self.failed,
             **{name: figure if figure is None else _shortest(figure) for name, figure in figures.items()},
+            **({"tiled": self.tiled} if self.tiled else {}),
         }
 
     def _figure(self, of: Callable[[np.ndarray], Any]) -> float | None:

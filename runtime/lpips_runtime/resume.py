@@ -1,8 +1,8 @@
 """Long jobs: a result file that a later run goes on with, and beside it FILE.job.json, which says what makes its rows.
 
 Nothing is changed before it is clear that the file is of this job: that record says that the same model on the same
-provider made it, in the same form, and every row, written anew from the pair that is due, is to the byte what is there.
-What a kill cut off is at most the end of the last row.
+provider made it, in the same form, every row, written anew from the pair that is due, is to the byte what is there, and
+has the checksum in FILE.job.crc32. What a kill cut off is at most the end of the last row.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from .checksums import Checksums, Summed
 from .errors import ForeignResultError, OutputError
-from .output import replacing, reported
+from .output import TextSink, replacing, reported
 from .pairs import Pair
 from .results import FORMATS, Result, written_name
 
@@ -26,6 +27,9 @@ __all__ = ["RESUMABLE", "Job"]
 
 # No row of ours is longer; without a limit an open quote would take the rest of the file for one row.
 _ROW_BYTES = 1 << 20
+
+# Line ends in a row, at most, for each that its names have: an error may say a name again, with and without its suffix.
+_LINE_ENDS = 4
 
 # Distance, error and layers of a row.
 _Values = tuple[float | None, str | None, tuple[float, ...] | None]
@@ -82,6 +86,7 @@ class Job:
         self._path = Path(path)
         self._record_path = self._path.with_name(f"{self._path.name}.job.json")
         self._record = {"format": form, "layers": layers, **made_by}
+        self._sums = Checksums(self._path.with_name(f"{self._path.name}.job.crc32"))
         self._layers = layers
         self._form = RESUMABLE[form]
         self._kept = 0  # bytes of the file, up to the end of its last whole row
@@ -95,6 +100,7 @@ class Job:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._sums.close()
         self._lock.close()
 
     def earlier(self) -> Iterator[Result]:
@@ -119,7 +125,7 @@ class Job:
             elif first != self._header:
                 raise self._foreign("its first line does not name the columns that this job writes")
             else:
-                self._kept = len(first)
+                self._keep(first, "its first line")
             for number, (row, whole) in enumerate(rows, 1):
                 pair = next(self.pairs, None)
                 if pair is None:
@@ -131,24 +137,51 @@ class Job:
                 if result is None:
                     due = f"{written_name(pair.reference)}, {written_name(pair.distorted)}"
                     raise self._foreign(f"row {number} is not one of {due}, which this job has there")
-                self._kept += len(row)
+                self._keep(row, f"row {number}")
                 yield result
 
     def begin(self) -> bool:
-        """Cut off what is no whole row, for others to append; -> whether there are any. If not, the file is anew."""
-        with reported(self._path):
-            if self._kept:
+        """Cut off what is no whole row, for others to append; -> whether anything is left. If not, the file is anew."""
+        if self._kept:
+            with reported(self._path):
                 os.truncate(self._path, self._kept)
-                return True
-        with reported(self._record_path):
+            return True
+        try:
             # Before the rows: old ones must never lie beside a record that is not theirs.
             self._record_path.unlink(missing_ok=True)
+        except NotADirectoryError:  # which whoever opens the file will say
+            pass
+        except OSError as error:
+            raise OutputError(
+                f"{self._path}: cannot be written: an older {self._record_path.name} beside it cannot be removed "
+                f"({error.strerror})"
+            ) from error
         return False
 
-    def write_record(self) -> None:
-        """Say beside the file what makes its rows; once the file is empty."""
-        with replacing(self._record_path) as file, reported(self._record_path):
-            file.write(f"{json.dumps(self._record, indent=2)}\n".encode())
+    def recorded(self, stream: TextSink) -> TextSink:
+        """`stream`, the opened file, once what makes it a job lies beside it: checksums, and the record if it is anew.
+
+        Raises OutputError if that cannot be written; the stream is as good as before then.
+        """
+        beside = self._sums.path
+        try:
+            self._sums.begin()
+            if not self._kept:
+                beside = self._record_path
+                with replacing(beside) as file:
+                    file.write(f"{json.dumps(self._record, indent=2)}\n".encode())
+        except OSError as error:  # an OutputError of `replacing` too, which words it itself
+            self._sums.close()
+            why = error.__cause__ or error
+            raise OutputError(
+                f"{self._path}: {beside.name} cannot be written beside it ({getattr(why, 'strerror', None) or why})"
+            ) from error
+        return Summed(stream, self._sums)
+
+    def _keep(self, row: bytes, what: str) -> None:
+        if not self._sums.agrees(row):
+            raise self._foreign(f"{what} is not what was written there")
+        self._kept += len(row)
 
     def _check_record(self) -> None:
         name = self._record_path.name
@@ -162,6 +195,10 @@ class Job:
             there, here = _at(found, place), _at(self._record, place)
             if there != here:
                 raise self._foreign(f"it was made with another {what}: {there}, this job has {here}")
+        try:
+            self._sums.read()
+        except OSError as error:
+            raise OutputError(f"{self._sums.path}: cannot be read: {error.strerror}") from error
 
     def _foreign(self, why: str) -> ForeignResultError:
         return ForeignResultError(
@@ -176,12 +213,14 @@ class Job:
             return None
 
     def _is_begun(self, torn: bytes, pair: Pair) -> bool:
-        """Whether this is the beginning of a row of the pair; what no distance and no error share comes after it."""
+        """Whether this is the beginning of one row of the pair; what no distance and no error share comes after it."""
         rows = [
             self._written(Result(pair.reference, pair.distorted, *end)) for end in ((1, None), (2, None), (None, "x"))
         ]
         names = os.path.commonprefix(rows)  # noqa: RUF071 (of bytes, not of paths)
-        return torn[: len(names)] == names[: len(torn)]
+        # More lines than a row can have: a quote was opened, and the rows after it look like one.
+        one_row = len(torn) <= _ROW_BYTES and torn.count(b"\n") <= _LINE_ENDS * (rows[0].count(b"\n") - 1)
+        return one_row and torn[: len(names)] == names[: len(torn)]
 
     def _written(self, result: Result) -> bytes:
         self._text.seek(0)

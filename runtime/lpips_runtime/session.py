@@ -17,7 +17,7 @@ from .errors import DamagedModelError, ProviderError, UsageError
 from .heap import trim
 from .models import read_model
 from .opening import open_error, open_graph, tell
-from .ort import onnxruntime, words_of
+from .ort import memory_advice, onnxruntime, words_of
 from .plugins import check_process
 from .providers import MAX_THREADS
 
@@ -106,7 +106,8 @@ class Session:
                 return self._run_after_another_size(list(outputs), dict(inputs))
             return self._session.run(list(outputs), dict(inputs))
         except Exception as error:
-            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {words_of(error)}") from error
+            words = words_of(error) + memory_advice(error)
+            raise ProviderError(f"{self.path}: provider {self.provider!r} failed: {words}") from error
 
     def _run_after_another_size(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Run and give memory back, where the last inputs had another shape and either is large.

@@ -1,5 +1,6 @@
 """What the tests of the runtime share."""
 
+import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,23 @@ def run(here: Path, capfd: pytest.CaptureFixture[str]) -> Run:
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def resume_table(here: Path) -> Path:
+    """Twelve pairs, of which two fail, and names that need care."""
+    names = ["a.png", "b.png", "c.png", 'q"uote,.png', "línea\nnueva.png", "gone.png"]
+    for k, name in enumerate(names[3:5]):
+        save(name, 10 + k)
+    rows = [(a, b) for a in names[:2] for b in names]
+    with open("pairs.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("reference", "distorted"), *rows])
+    return Path("pairs.csv")
+
+
+@pytest.fixture
+def score(run: Run, resume_table: Path, quick_model: Path) -> Run:
+    return lambda *more: run("-m", quick_model, "--pairs", resume_table, *more)
 
 
 @pytest.fixture

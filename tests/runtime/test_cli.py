@@ -117,7 +117,7 @@ def test_the_bar_knows_how_many_all_pairs_are(
         save(f"all/{k}.png", k)
     totals = []
     monkeypatch.setattr(
-        "lpips_runtime.cli.ProgressBar", lambda total, done: totals.append(total) or progress.ProgressBar(done)
+        "lpips_runtime.scoring.ProgressBar", lambda total, done: totals.append(total) or progress.ProgressBar(done)
     )
     code, out, _ = run("-m", quick_model, "--all-pairs", "all")
     assert (code, totals) == (0, [count * (count - 1) // 2])

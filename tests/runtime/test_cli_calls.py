@@ -1,5 +1,6 @@
 """lpips-score: calls that cannot be meant, and where heatmaps go."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,13 +105,28 @@ def test_wrong_calls(run: Run, quick_model: Path, arguments: str, said: str) -> 
         ("--form csv", "unrecognized arguments: --form"),
         ("--nope", "unrecognized arguments: --nope"),
         ("-o", "argument -o/--output: expected one argument"),
+        ("--\x1b[31m", "unrecognized arguments: --\\x1b[31m"),
     ],
 )
 def test_options_that_cannot_be_meant(run: Run, arguments: str, said: str) -> None:
     code, out, err = run("a.png", "b.png", *arguments.split())
-    assert (code, out) == (2, "")
-    assert err.startswith("usage: lpips-score ")
-    assert err.splitlines()[-1].startswith(f"lpips-score: error: {said}")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"error: {said}")
+    assert err.endswith("; see lpips-score --help\n")
+
+
+def test_names_in_errors_are_no_commands_to_the_terminal(run: Run) -> None:
+    said = r"a\n\x1b[31mX.csv: cannot be opened: No such file or directory"
+    assert run("--pairs", "a\n\x1b[31mX.csv") == (2, "", f"error: {said}\n")
+
+
+def test_json_says_how_many_pairs_were_scored_in_tiles(run: Run) -> None:
+    save("large.png", 0, (900, 1000))
+    save("other.png", 1, (900, 1000))
+    for limit, tiled in (("250MB", {"tiled": 1}), ("2GB", {})):
+        code, out, _ = run("large.png", "other.png", "--max-memory", limit, "--format", "json")
+        summary = json.loads(out)["summary"]
+        assert (code, {key: summary[key] for key in summary if key == "tiled"}) == (0, tiled)
 
 
 # Heatmaps

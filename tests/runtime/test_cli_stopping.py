@@ -168,7 +168,7 @@ def test_a_run_that_is_stopped_keeps_its_rows(
         "b.png",
         "c.png",
         "out",
-        *["out.job.json"] * resumable,
+        *["out.job.crc32", "out.job.json"] * resumable,
     ]
 
 
@@ -279,7 +279,7 @@ def test_a_bar_on_a_terminal_that_vanishes(here: Path, quick_model: Path) -> Non
     assert re.search(rb"\r\x1b\[K\d+ pairs, \d+\.\d/s", seen)
     last = seen.rpartition(b"\r\x1b[K")[2]
     # The note says what --split would save.
-    assert re.fullmatch(rb"note: [^\r]+--split[^\r]+\r\nmean [\d.]+, median [\d.]+ over 20 pairs\r\n", last)
+    assert re.fullmatch(rb"note: [^\r]+--split[^\r]+\r\nmean [\d.]+, median [\d.]+ over 20 pairs on cpu\r\n", last)
 
 
 def test_rows_and_bar_share_a_terminal(here: Path, quick_model: Path) -> None:

@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+from score_command import full_after
 
 from lpips_runtime.errors import OutputError
 from lpips_runtime.output import open_output, replacing
@@ -22,18 +22,6 @@ BAD = Result("a.png", "c.png", None, error="c.png: not an image")
 
 
 full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
-
-
-@contextmanager
-def full_after(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes meanwhile, as on a full disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write(form: str, *results: Result, complete: bool = True, **options: Any) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lpips_runtime.images import Note
 from lpips_runtime.results import FORMATS, Result, Summary, format_distance, written_name
 
 PROVENANCE = {"model": {"net": "alex", "version": "0.1"}, "runtime": {"provider": "cpu", "threads": 2}}
@@ -106,6 +108,13 @@ def test_summary_figures(distances: list[float]) -> None:
     assert summary.median == np.median(exact)
     assert summary.worst is not None
     assert summary.worst.distorted == str(distances.index(max(distances)))
+
+
+def test_summary_counts_what_was_scored_in_tiles() -> None:
+    summary = Summary()
+    for kinds in (["tiled", "icc"], ["icc"], ["tiled"]):
+        summary.add(replace(GOOD, notes=tuple(Note(kind, "said") for kind in kinds)))
+    assert (summary.as_dict()["count"], summary.as_dict()["tiled"]) == (3, 2)
 
 
 def test_summary_lets_images_go() -> None:

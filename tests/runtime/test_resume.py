@@ -9,35 +9,18 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
-from score_command import COMMAND, Run, save
+from score_command import COMMAND, Run, full_after
 
+from lpips_runtime.checksums import Checksums
 from lpips_runtime.results import FORMATS, Result
 from lpips_runtime.resume import RESUMABLE
 
 FORMS = sorted(RESUMABLE)
-
-
-@pytest.fixture
-def table(here: Path) -> Path:
-    """Twelve pairs, of which two fail, and names that need care."""
-    names = ["a.png", "b.png", "c.png", 'q"uote,.png', "línea\nnueva.png", "gone.png"]
-    for k, name in enumerate(names[3:5]):
-        save(name, 10 + k)
-    rows = [(a, b) for a in names[:2] for b in names]
-    with open("pairs.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("reference", "distorted"), *rows])
-    return Path("pairs.csv")
-
-
-@pytest.fixture
-def score(run: Run, table: Path, quick_model: Path) -> Run:
-    return lambda *more: run("-m", quick_model, "--pairs", table, *more)
 
 
 @pytest.mark.parametrize("layers", [[], ["--layers"]])
@@ -45,7 +28,8 @@ def score(run: Run, table: Path, quick_model: Path) -> Run:
 def test_it_goes_on_after_every_byte_where_a_file_may_end(score: Run, form: str, layers: list[str]) -> None:
     code, _, told = score("-o", "whole", "--format", form, *layers)
     assert code == 3
-    shutil.copy("whole.job.json", "part.job.json")
+    for kind in ("json", "crc32"):
+        shutil.copy(f"whole.job.{kind}", f"part.job.{kind}")
     whole = Path("whole").read_bytes()
     ends = {*range(3), *range(30, 50), *range(len(whole) - 10, len(whole) + 1), *random.sample(range(len(whole)), 15)}
     for end in sorted(ends):
@@ -55,6 +39,7 @@ def test_it_goes_on_after_every_byte_where_a_file_may_end(score: Run, form: str,
         assert Path("part").read_bytes() == whole, end
         assert err.splitlines()[-1] == told.splitlines()[-1]  # of all rows
         assert Path("part.job.json").read_bytes() == Path("whole.job.json").read_bytes()
+        assert Path("part.job.crc32").read_bytes() == Path("whole.job.crc32").read_bytes()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -65,6 +50,82 @@ def test_zeros_that_a_loss_of_power_left_are_cut_off(score: Run, form: str) -> N
         Path("out").write_bytes(whole[:end] + bytes(500))
         score("-o", "out", "--format", form, "--resume")
         assert Path("out").read_bytes() == whole
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cut", [0, 1, 2, 4, 17, 10**6])
+def test_rows_whose_checksums_a_kill_has_cost_pass_and_get_new_ones(score: Run, form: str, cut: int) -> None:
+    score("-o", "out", "--format", form)
+    whole, sums = Path("out").read_bytes(), Path("out.job.crc32").read_bytes()
+    zeros = cut // 4 * 4
+    lost, blank = (sums[: max(0, len(sums) - end)] for end in (cut, zeros))
+    for left in (lost, blank + bytes(zeros)):  # as a loss of power may leave it
+        Path("out").write_bytes(whole[:-9])
+        Path("out.job.crc32").write_bytes(left)
+        assert score("-o", "out", "--format", form, "--resume")[0] == 3
+        assert (Path("out").read_bytes(), Path("out.job.crc32").read_bytes()) == (whole, sums)
+    Path("out.job.crc32").unlink()
+    assert score("-o", "out", "--format", form, "--resume")[0] == 3
+    assert (Path("out").read_bytes(), Path("out.job.crc32").read_bytes()) == (whole, sums)
+
+
+def test_a_file_of_a_header_alone_is_begun(score: Run) -> None:
+    score("-o", "out", "--format", "csv")
+    whole = Path("out").read_bytes()
+    Path("out").write_bytes(whole[: whole.index(b"\n") + 1])
+    _, _, err = score("-o", "out", "--format", "csv", "--resume")
+    assert err.splitlines()[0] == "the file holds no pair yet; this run begins with the first"
+    assert Path("out").read_bytes() == whole
+
+
+def test_a_full_disk_says_how_to_go_on_and_counts_all_rows(run: Run, quick_model: Path) -> None:
+    rows = "".join(f"a.png,{'./' * 500}{'../' * k}b.png\n" for k in range(12))
+    Path("long.csv").write_text(f"reference,distorted\n{rows}")
+    call = ("-m", quick_model, "--pairs", "long.csv", "--format", "csv", "-o")
+    run(*call, "whole")
+    for limit, safe in ((5000, 4), (8000, 7)):
+        with full_after(limit):
+            code, out, err = run(*call, "out", "--resume")
+        assert (code, out) == (3, "")
+        assert err.splitlines()[-1] == (
+            f"error: out: cannot be written: File too large; rows safely written: {safe}; "
+            "the same command with --resume goes on after them"
+        )
+    assert "going on after 7 pairs" in run(*call, "out", "--resume")[2]
+    assert Path("out").read_bytes() == Path("whole").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.job.crc32", "out.job.json"])
+def test_only_a_run_with_resume_needs_what_lies_beside_the_file(
+    score: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As where a file may be written, but no other beside it."""
+    score("-o", "whole", "--format", "csv")
+
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if name == "out.job.crc32":
+        monkeypatch.setattr(Checksums, "begin", lambda sums: refused(sums.path))
+    else:
+        monkeypatch.setattr("lpips_runtime.resume.replacing", refused)
+    said = f"out: {name} cannot be written beside it (Permission denied)"
+    code, _, err = score("-o", "out", "--format", "csv", "--resume")
+    assert (code, err) == (3, f"error: {said}\n")
+    code, _, err = score("-o", "out", "--format", "csv")
+    assert code == 3  # two pairs fail
+    assert err.startswith(f"note: {said}, so that --resume cannot go on with it\n")
+    assert Path("out").read_bytes() == Path("whole").read_bytes()
+    assert not Path("out.job.json").exists()
+    code, _, err = score("-o", "gone/out", "--format", "csv")
+    assert (code, err) == (3, "error: gone/out: cannot be written: its folder does not exist; create it first\n")
+
+
+def test_an_older_record_that_cannot_be_removed_is_an_error(score: Run) -> None:
+    Path("out.job.json").mkdir()
+    code, _, err = score("-o", "out", "--format", "csv")
+    assert code == 3
+    assert err.startswith("error: out: cannot be written: an older out.job.json beside it cannot be removed (")
 
 
 def test_without_a_file_it_begins(score: Run) -> None:
@@ -81,7 +142,7 @@ def test_what_is_said_and_that_it_covers_all_rows(score: Run) -> None:
     code, out, err = score("-o", "out", "--format", "csv", "--resume", "--fail-above", "1e9")
     assert (code, out) == (3, "")
     assert err.splitlines()[0] == "going on after 6 pairs, 1 of which failed and stay so"
-    assert err.splitlines()[-1].endswith(" over 10 pairs, 2 failed")
+    assert err.splitlines()[-1].endswith(" over 10 pairs on cpu, 2 failed")
     Path("out").write_bytes(b"".join(rows[:8]))
     code, out, err = score("-o", "out", "--format", "csv", "--resume", "--fail-above", "0")
     assert "above 0: 8 of 12 pairs, the worst" in err
@@ -109,58 +170,7 @@ def test_the_record_says_what_made_the_rows(score: Run, quick_model: Path) -> No
     assert record["runtime"]["provider"] == "cpu"
 
 
-# Files of another job
-
-
-def edited(old: str, new: str) -> Callable[[], object]:
-    return lambda: Path("out").write_text(Path("out").read_text().replace(old, new, 1))
-
-
-FOREIGN: dict[str, tuple[Callable[[], object], list[str], str]] = {
-    "another model": (lambda: None, ["-m", "other.onnx"], "it was made with another model (sha256): "),
-    "other columns": (lambda: None, ["--layers"], "it was made with another --layers: False, this job has True"),
-    "another form": (lambda: None, ["--format", "jsonl"], "it was made with another --format: csv, this job has jsonl"),
-    "another background": (lambda: None, ["--background", "white"], "another --background: None, this job has white"),
-    "other pairs": (lambda: None, ["--pairs", "others.csv"], "row 2 is not one of a.png, c.png, which this job has"),
-    "fewer pairs": (lambda: None, ["--pairs", "fewer.csv"], "it goes on after row 1, where this job ends"),
-    "no record": (lambda: Path("out.job.json").unlink(), [], "beside it lies no out.job.json, which says what made it"),
-    "a broken record": (lambda: Path("out.job.json").write_text("{"), [], "which says what made it, cannot be read"),
-    "a record of another kind": (lambda: Path("out.job.json").write_text("[]"), [], "made with another --format: None"),
-    "another header": (
-        edited("reference", "left"),
-        [],
-        "its first line does not name the columns that this job writes",
-    ),
-    "an edited number": (edited("a.png,b.png,", "a.png,b.png,0"), [], "row 2 is not one of a.png, b.png"),
-    "a number that is none": (edited("a.png,b.png,", "a.png,b.png,nan"), [], "row 2 is not one of a.png, b.png"),
-    "a text": (lambda: Path("out").write_text("Dear diary,\n" * 9), [], "its first line does not name the columns"),
-    "bytes": (lambda: Path("out").write_bytes(bytes(range(256)) * 9), [], "its first line does not name the columns"),
-    "a torn row of another pair": (
-        lambda: Path("out").write_text("reference,distorted,distance,error\nx.png,y.pn"),
-        [],
-        "row 1 is not one of a.png, a.png",
-    ),
-    "an open quote": (edited("a.png,b.png", 'a.png,"b.png'), [], "row 2 is not one of a.png, b.png"),
-}
-
-
-@pytest.mark.parametrize("case", FOREIGN)
-def test_a_file_of_another_job_is_refused_and_stays_as_it_is(
-    score: Run, models: Callable[[str], Path], case: str
-) -> None:
-    change, more, said = FOREIGN[case]
-    score("-o", "out", "--format", "csv")
-    shutil.copy(models("alex"), "other.onnx")
-    Path("others.csv").write_text("reference,distorted\na.png,a.png\na.png,c.png\n")
-    Path("fewer.csv").write_text("reference,distorted\na.png,a.png\n")
-    change()
-    before = {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
-    code, out, err = score("-o", "out", "--format", "csv", *more, "--resume")
-    assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith("error: out: is not of this job: ")
-    assert said in err
-    assert err.endswith("; name another file, or leave out --resume to write it anew\n")
-    assert {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+# Calls
 
 
 @pytest.mark.parametrize(

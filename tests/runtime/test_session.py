@@ -421,6 +421,19 @@ def test_what_fails_in_a_run_is_a_provider_error(models: Models) -> None:
     assert not isinstance(caught.value, InputError)
 
 
+def test_missing_memory_comes_with_advice(file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 9"
+
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(words)
+
+    session = Session(file(squared_difference()))
+    monkeypatch.setattr(session, "_session", Full())
+    with pytest.raises(ProviderError, match=r"buffer of size 9; free some, or lower --max-memory \(max_memory\), so"):
+        session.run({"reference": np.zeros((1, 3, 32, 32), np.float32)}, ["distance"])
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
