@@ -94,7 +94,8 @@ def test_the_runtime_and_its_model_are_all_there_is(
     size = sum(path.lstat().st_size for path in torch_free.parent.parent.rglob("*") if path.is_file()) / 1e6
     with capfd.disabled():
         print(f"\nenvironment of runtime and model without PyTorch: {size:.0f} MB")
-    assert size < 210
+    # ONNX Runtime 1.31 and 1.32 make it 201 and 211; PyTorch alone would add some 700.
+    assert size < 250
 
     for module in ("torch", "torchvision", "lpips", "onnx", "lpips_export"):
         run(torch_free, "-c", f"import importlib.util, sys; sys.exit(bool(importlib.util.find_spec({module!r})))")
