@@ -18,6 +18,9 @@ from .subjects import Job, images, prepared
 
 __all__ = ["Turns", "quartiles", "take_turns"]
 
+# Seconds.
+_PAUSE = 0.05
+
 
 @dataclass(eq=False)
 class Turns:
@@ -65,7 +68,8 @@ class _Worker:
 def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
     """Make each subject ready, one after the other, then time one call of each a round, in an order that changes.
 
-    A subject that cannot be made, or that ends, is absent, with its reason.
+    A subject that cannot be made, or that ends, is absent, with its reason. Between turns there is a pause: threads of
+    PyTorch and ONNX Runtime spin on for some milliseconds after a call, and would slow the next subject.
     """
     found = {name: Turns() for name in names}
     workers = {name: _Worker(name, job) for name in names}
@@ -85,6 +89,7 @@ def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
         order = np.random.default_rng(0)
         for _ in range(rounds):
             for name in order.permutation(list(names)).tolist():
+                time.sleep(_PAUSE)
                 if answer := ask(name, "go"):
                     found[name].seconds.append(answer["seconds"])
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from .log import log
 from .ort import onnxruntime, words_of
 from .providers import PROVIDERS, Device, Provider, check_float32, find_device, for_auto, is_installed, parse_for_onnx
 
-__all__ = ["Opened", "open_error", "open_graph", "probe", "tell"]
+__all__ = ["Opened", "open_error", "open_graph", "probe", "tell", "waiting"]
 
 # Names of ONNX Runtime's exceptions that speak of the file, whatever the provider.
 _OF_THE_FILE = frozenset(("InvalidProtobuf", "InvalidGraph", "NoModel", "InvalidArgument", "UnicodeDecodeError"))
@@ -94,6 +95,20 @@ def _open(
     return Opened(session, provider, device, faster, skipped or [])
 
 
+def waiting(version: str) -> dict[str, str]:
+    """Session options of ONNX Runtime that say how threads wait for work.
+
+    By spinning for as long as it pays: one that sleeps takes so long to wake up that a pair took up to 1.4 times as
+    long, one that spins until the next pair takes the cores from other processes. 200 microseconds bridge the gaps
+    within a run (docs/providers.md has the figures). Whether ONNX Runtime before 1.32 knows the limit nobody has tried,
+    and without it threads would spin on; so they sleep there.
+    """
+    major, minor = (int(part) for part in re.findall(r"\d+", version)[:2])
+    if (major, minor) < (1, 32):
+        return {"session.intra_op.allow_spinning": "0"}
+    return {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "200"}
+
+
 def _create(data: bytes, provider: Provider, device: Device, threads: int | None, fast: bool) -> Any:
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -101,9 +116,8 @@ def _create(data: bytes, provider: Provider, device: Device, threads: int | None
     # INT8: on x86 without VNNI the fast kernels add two products in 16 bits, which saturates: VGG16 came out up to
     # 24 % too small, in silence.
     options.add_session_config_entry(*exact_int8())
-    # Threads that wait for work by spinning take half as much CPU time again. Alone on two cores that made alex 3 %
-    # faster; beside other processes, or in a container with a limit, 1.3 to 1.9 times slower.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in waiting(ort.__version__).items():
+        options.add_session_config_entry(key, value)
     # Memory patterns gain no time here, and where the first run is a large one the second takes twice its memory.
     options.enable_mem_pattern = False
     own = dict(provider.options(device, threads, fast))

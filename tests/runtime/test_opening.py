@@ -18,7 +18,8 @@ from lpips_runtime.cpu import default_threads
 from lpips_runtime.errors import ForeignModelError, ProviderError, UsageError
 from lpips_runtime.fast_math import SMALLEST
 from lpips_runtime.features import Split
-from lpips_runtime.opening import _RELU, probe
+from lpips_runtime.opening import _RELU, probe, waiting
+from lpips_runtime.ort import onnxruntime
 from lpips_runtime.providers import PROVIDERS, Device, Provider
 from lpips_runtime.session import Session
 
@@ -211,10 +212,19 @@ def test_a_pickled_scorer_keeps_fast_math(installed: Callable[..., None], quick_
 # Options
 
 
-def test_threads_are_those_of_this_process_and_do_not_spin(quick_model: Path) -> None:
+@pytest.mark.parametrize(("version", "spin"), [("1.20.1", None), ("1.31.1", None), ("1.32.0", "200"), ("2.0.0", "200")])
+def test_threads_spin_for_no_longer_than_it_pays(version: str, spin: str | None) -> None:
+    """ONNX Runtimes that may not know the limit would spin on."""
+    options = waiting(version)
+    assert options["session.intra_op.allow_spinning"] == ("0" if spin is None else "1")
+    assert options.get("session.intra_op.spin_duration_us") == spin
+
+
+def test_threads_are_those_of_this_process_and_wait_as_told(quick_model: Path) -> None:
     options = Session(quick_model, provider="cpu")._session.get_session_options()
     assert options.intra_op_num_threads == (default_threads() or 0)
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    for key, value in waiting(onnxruntime().__version__).items():
+        assert options.get_session_config_entry(key) == value
     assert Session(quick_model, provider="cpu", threads=3)._session.get_session_options().intra_op_num_threads == 3
 
 
