@@ -3,7 +3,7 @@
     python -m benchmarks.speed artifacts/lpips_alex_fp32.onnx artifacts/lpips_squeeze_fp32.onnx
     python -m benchmarks.speed --start artifacts/lpips_alex_fp32.onnx
 
-One pair a call, from 8-bit arrays to the distance, each subject in a process of its own, in turns (`turns.py`); the
+From 8-bit arrays to the distance, each subject in a process of its own, in turns (`turns.py`); the
 subjects are those of `subjects.py`. Printed are medians; of the ratios round by round median and quartiles, with the
 least that is asked of them, on the machine with AMX that they were set for; and whether the distances are the
 reference's. Absent is what is not installed or does not run here, with the reason.
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS", help="of the images (default 256)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="pairs at once (default 1)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default 2)")
-    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="(default 40)")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(default 20)")
     options = parser.parse_args()
     print(f"{cpu_name()}, faster in bfloat16: {'yes' if bfloat16_pays() else 'no'}")
     try:
