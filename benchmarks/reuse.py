@@ -24,6 +24,7 @@ from lpips_runtime.images import Image
 from lpips_runtime.reuse import Reuse
 
 from .precision import DISTORTIONS, photographs
+from .turns import quartiles
 
 # Pairs at once, as a stream of such images has them.
 _BATCH = 8
@@ -42,11 +43,6 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def quartiles(ratios: Sequence[float]) -> str:
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def savings(scorer: Scorer, images: Sequence[Image], rounds: int) -> None:

@@ -27,6 +27,8 @@ from lpips_runtime.images import load_image
 from lpips_runtime.stream import _PAIRS, _PIXELS
 from lpips_runtime.workers import cores
 
+from .turns import quartiles
+
 SIDES = (32, 64, 128, 181, 256, 512)
 BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -67,8 +69,7 @@ def in_turns(subjects: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def ratio(of: np.ndarray, to: np.ndarray) -> str:
-    low, middle, high = np.quantile(to / of, [0.25, 0.5, 0.75])
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    return quartiles(to / of)
 
 
 def throughput(scorer: Scorer, side: int, count: int, rounds: int) -> None:

@@ -101,7 +101,7 @@ def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
     return found
 
 
-def quartiles(ratios: np.ndarray) -> str:
+def quartiles(ratios: np.ndarray | Sequence[float]) -> str:
     """Median, and in brackets the first and third quartile."""
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
