@@ -624,15 +624,15 @@ _INTERRUPTED = """
 import sys, threading, time
 from lpips_runtime import Scorer, lookahead, stream
 
-class Interrupted(threading.Condition):
-    entered = 0
+decoding, interrupted = [], []
 
+class Interrupted(threading.Condition):
     def __enter__(self):
         held = super().__enter__()
-        if threading.current_thread() is threading.main_thread():
-            Interrupted.entered += 1
-            if Interrupted.entered == 3:
-                raise KeyboardInterrupt  # as a signal handler does that runs before the `with` has begun
+        # Once, and while a decoder is at work that will want the lock.
+        if threading.current_thread() is threading.main_thread() and decoding and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt  # as a signal handler does that runs before the `with` has begun
         return held
 
 class Threading:
@@ -641,8 +641,10 @@ class Threading:
     def __getattr__(self, name):
         return getattr(threading, name)
 
-def slowly(path, **options):  # so that images are being decoded when the stream ends
-    time.sleep(0.1)
+def slowly(path, **options):
+    decoding.append(path)
+    time.sleep(0.2)
+    decoding.remove(path)
     return load(path, **options)
 
 lookahead.threading = Threading()
