@@ -53,12 +53,6 @@ class Graph:
             return None
         return float(numpy_helper.to_array(tensor).reshape(()))
 
-    def source(self, name: str) -> str:
-        """The name behind quantisation: of what is quantised and dequantised on its way to `name`, or `name`."""
-        while name in self.producer and self.producer[name].op_type in QUANTISING:
-            name = self.producer[name].input[0]
-        return name
-
     def convolutions(self) -> list[NodeProto]:
         """Those of the backbone: there are no others."""
         return [node for node in self.nodes if node.op_type == "Conv"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .store import FeatureStore
 
-__all__ = ["BLOCK_BYTES", "Features", "Split", "sibling"]
+__all__ = ["Features", "Split", "sibling"]
 
 # The largest relative difference between the pair graph and its siblings on one INT8 pair: rounding is far below it,
 # another calibration above. Of the float graphs the metadata tells all that decides the numbers.

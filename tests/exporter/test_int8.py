@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from int8_graph import weight_of
 from PIL import Image
 from torch import Tensor
 
@@ -186,7 +187,7 @@ def test_the_file_is_what_its_manifest_says(exported_alex: Artifact) -> None:
     backbone = graph.convolutions()
     in_float = [name for name, node in zip(NAMES, backbone, strict=True) if not graph.is_dequantised(node.input[0])]
     assert in_float == list(figures["in_float"])
-    weights = [graph.constants[graph.source(node.input[1])].dims[1] for node in backbone]
+    weights = [weight_of(graph, node).dims[1] for node in backbone]
     plain = [3, 64, 192, 384, 256]
     planes = [name for name, width, one in zip(NAMES, weights, plain, strict=True) if width == 2 * one]
     assert planes == list(figures["two_planes"])

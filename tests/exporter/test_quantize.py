@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from int8_graph import Int8Net, as_float, photo_batch
+from int8_graph import Int8Net, as_float, photo_batch, weight_of
 from onnx import NodeProto, TensorProto, numpy_helper
 from torch import nn
 
@@ -123,7 +123,7 @@ def test_the_tensorrt_flavour_is_as_nvidias_parser_wants_it(int8_net: Int8Nets, 
     plain = {tensor.name: tensor for tensor in int8_net(net).traced("tensorrt").graph.initializer}
     backbone = graph.convolutions()
     for node, original in zip(backbone, backbone_convolutions(int8_net(net).traced("tensorrt")), strict=True):
-        weight = graph.constants[graph.source(node.input[1])]
+        weight = weight_of(graph, node)
         assert weight.data_type == TensorProto.FLOAT
         assert np.array_equal(numpy_helper.to_array(weight), numpy_helper.to_array(plain[original.input[1]]))
         assert not any(map(graph.is_dequantised, node.input[2:])), "NVIDIA's parser refuses biases in int32"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lpips_export.backbones import BACKBONES
 from lpips_export.equalisation import equalised
+from lpips_export.graph import QUANTISING, Graph
 from lpips_export.metric import Comparator, Encoder
 from lpips_export.planes import with_planes
 from lpips_export.quantize import FLAVOURS, quantised
@@ -47,6 +48,14 @@ def photo_batch(side: int) -> np.ndarray:
 def as_float(images: np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
     return images.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
+
+
+def weight_of(graph: Graph, convolution: onnx.NodeProto) -> onnx.TensorProto:
+    """Its weights as they lie in the file, quantised or not."""
+    name = convolution.input[1]
+    while name in graph.producer and graph.producer[name].op_type in QUANTISING:
+        name = graph.producer[name].input[0]
+    return graph.constants[name]
 
 
 class Int8Net:
