@@ -25,16 +25,23 @@ from PIL import Image
 from lpips_runtime import Scorer
 from lpips_runtime.cpu import bfloat16_pays, cpu_name
 from lpips_runtime.errors import LpipsError
+from lpips_runtime.nvidia import nvidia_gpus
 
 from .subjects import SUBJECTS, Job, images
 from .turns import Turns, quartiles, take_turns
 
-# (subject, beside which other) -> how many times as fast it is to be at least, by net.
-FLOORS = {
+# (subject, beside which other) -> how many times as fast it is to be at least, by net; on GPUs nothing is asked.
+FLOORS: dict[tuple[str, str], dict[str, float]] = {
     ("ours", "eager"): {"alex": 1.6, "squeeze": 4.0, "vgg": 1.4},
     ("ours", "plain"): {"alex": 1.0, "squeeze": 1.2, "vgg": 1.0},
     ("fast-math", "eager"): {"alex": 5.5, "squeeze": 9.0, "vgg": 8.0},
     ("fast-math", "compile-bf16"): {"alex": 1.5, "squeeze": 1.5, "vgg": 1.5},
+    ("cuda-uint8", "eager-cuda"): {},
+    ("cuda-uint8", "compile-cuda"): {},
+    ("cuda-uint8", "plain-cuda"): {},
+    ("cuda-fast", "eager-cuda-fast"): {},
+    ("cuda-half", "eager-cuda-half"): {},
+    ("cuda-half", "compile-cuda-half"): {},
 }
 
 # What distances may differ by and still be the same numbers, relative: float32's rounding, summed in another order.
@@ -56,14 +63,15 @@ def speed(model: Path, options: argparse.Namespace) -> None:
     with Scorer(model, provider="cpu") as scorer:
         net = scorer.info.net
     job = Job(net, str(model), options.side, options.batch, options.threads)
-    found = take_turns(options.subjects or list(SUBJECTS), job, options.rounds)
+    names = [name for name, subject in SUBJECTS.items() if subject.device == options.device]
+    found = take_turns(options.subjects or names, job, options.rounds)
     print(
         f"\n{net}, {options.batch} x {options.side}x{options.side}, {options.threads} threads, {options.rounds} rounds"
     )
-    print("\n| | p50, ms | fastest | made ready in | distance |\n| --- | --- | --- | --- | --- |")
-    truth = found.get("eager", Turns()).distances
+    print("\n| | | p50, ms | fastest | made ready in | distance |\n| --- | --- | --- | --- | --- | --- |")
+    truth = next((found[name].distances for name in ("eager", "eager-cuda") if name in found), np.empty(0))
     for name, turns in found.items():
-        title = SUBJECTS[name].title
+        title = f"{name} | {SUBJECTS[name].title}"
         if turns.absent:
             print(f"| {title} | absent: {turns.absent} | | | |")
             continue
@@ -73,8 +81,8 @@ def speed(model: Path, options: argparse.Namespace) -> None:
     for (name, beside), floors in FLOORS.items():
         if all(side in found and not found[side].absent for side in (name, beside)):
             ratios = np.array(found[beside].seconds) / np.array(found[name].seconds)
-            met = "" if np.median(ratios) >= floors[net] else ", not met"
-            print(f"| {SUBJECTS[name].title} / {SUBJECTS[beside].title} | {quartiles(ratios)} | {floors[net]}{met} |")
+            met = "" if np.median(ratios) >= floors.get(net, 0) else ", not met"
+            print(f"| {name} / {beside} | {quartiles(ratios)} | {floors.get(net, '-')}{met} |")
     sys.stdout.flush()
 
 
@@ -125,12 +133,15 @@ def main() -> int:
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="float32 artifacts")
     parser.add_argument("--start", action="store_true", help="time whole commands instead")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, metavar="NAME", help=", ".join(SUBJECTS))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="whose subjects (default cpu)")
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS", help="of the images (default 256)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="pairs at once (default 1)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default 2)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(default 20)")
     options = parser.parse_args()
     print(f"{cpu_name()}, faster in bfloat16: {'yes' if bfloat16_pays() else 'no'}")
+    for gpu in nvidia_gpus():
+        print(gpu.name)
     try:
         for model in options.models:
             if options.start:

@@ -9,8 +9,9 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,11 +35,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Subject:
-    """title: for the tables. make: what makes it ready. warm_up: calls before any is timed. exact: whether its
-    distances must be those of float32."""
+    """title: for the tables. make: what makes it ready. device: where it computes. warm_up: calls before any is timed.
+    exact: whether its distances must be those of float32."""
 
     title: str
     make: Callable[[Job], Score]
+    device: Literal["cpu", "cuda"] = "cpu"
     warm_up: int = 3
     exact: bool = True
 
@@ -55,11 +57,14 @@ def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _ours(**options: Any) -> Callable[[Job], Score]:
+def _ours(precision: str = "fp32", **options: Any) -> Callable[[Job], Score]:
+    """precision: with the suffixes of an artifact's name; the file lies beside job.model."""
+
     def make(job: Job) -> Score:
         from lpips_runtime import Scorer
 
-        scorer = Scorer(job.model, threads=job.threads, **options)
+        model = Path(job.model)
+        scorer = Scorer(model.with_name(model.name.replace("fp32", precision)), threads=job.threads, **options)
         return lambda a, b: np.asarray(scorer.score(a, b))
 
     return make
@@ -95,6 +100,31 @@ def _eager(job: Job) -> Score:
     return _in_torch(_metric(job), autocast=False)
 
 
+def _on_gpu(*, tf32: bool = False, half: bool = False, compiled: bool = False) -> Callable[[Job], Score]:
+    """The reference on a GPU. 8-bit images go there, numbers come back: both count, for ours too."""
+
+    def make(job: Job) -> Score:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        metric = _metric(job).cuda()
+        metric = torch.compile(metric) if compiled else metric
+
+        def tensor(image: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(image).cuda().permute(0, 3, 1, 2).float() / 127.5 - 1
+
+        @torch.no_grad()
+        def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            with torch.autocast("cuda", torch.float16, enabled=half):
+                return metric(tensor(a), tensor(b)).reshape(-1).float().cpu().numpy()
+
+        return score
+
+    return make
+
+
 def _compiled(autocast: bool) -> Callable[[Job], Score]:
     def make(job: Job) -> Score:
         import torch
@@ -104,8 +134,8 @@ def _compiled(autocast: bool) -> Callable[[Job], Score]:
     return make
 
 
-def _plain_export(job: Job) -> Score:
-    """`torch.onnx.export` of the reference as it is, on ONNX Runtime's CPU provider."""
+def _plain_export(job: Job, provider: str = "CPUExecutionProvider") -> Score:
+    """`torch.onnx.export` of the reference as it is, on ONNX Runtime."""
     import onnxruntime as ort
     import torch
 
@@ -125,9 +155,13 @@ def _plain_export(job: Job) -> Score:
             )
         assert program is not None
         program.save(path)
+        if provider != "CPUExecutionProvider" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
         options = ort.SessionOptions()
         options.intra_op_num_threads = job.threads
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=[provider])
+        if session.get_providers()[0] != provider:
+            raise RuntimeError(f"ONNX Runtime passes {provider} over")
 
     def tensor(image: np.ndarray) -> np.ndarray:
         return image.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
@@ -146,6 +180,22 @@ SUBJECTS: Mapping[str, Subject] = {
     "compile": Subject("lpips 0.1.4, torch.compile", _compiled(autocast=False)),
     "compile-bf16": Subject("the same, bfloat16 autocast", _compiled(autocast=True), exact=False),
     "plain": Subject("plain torch.onnx.export, CPU provider", _plain_export),
+    "cuda": Subject("this project, CUDA provider, float32", _ours(provider="cuda"), "cuda"),
+    "cuda-uint8": Subject("the same, 8-bit graph", _ours("fp32_uint8", provider="cuda"), "cuda"),
+    "cuda-fast": Subject(
+        "the same, fast-math (TF32)", _ours("fp32_uint8", provider="cuda", fast_math=True), "cuda", exact=False
+    ),
+    "cuda-half": Subject("the same, FP16", _ours("fp16_uint8", provider="cuda"), "cuda", exact=False),
+    "eager-cuda": Subject("lpips 0.1.4, eager, float32", _on_gpu(), "cuda"),
+    "eager-cuda-fast": Subject("the same, TF32", _on_gpu(tf32=True), "cuda", exact=False),
+    "eager-cuda-half": Subject("the same, FP16 autocast", _on_gpu(tf32=True, half=True), "cuda", exact=False),
+    "compile-cuda": Subject("lpips 0.1.4, torch.compile, float32", _on_gpu(compiled=True), "cuda"),
+    "compile-cuda-half": Subject(
+        "the same, FP16 autocast", _on_gpu(tf32=True, half=True, compiled=True), "cuda", exact=False
+    ),
+    "plain-cuda": Subject(
+        "plain export, CUDA provider", partial(_plain_export, provider="CUDAExecutionProvider"), "cuda"
+    ),
 }
 
 

@@ -1,5 +1,4 @@
-"""What the graphs are traced from, under PyTorch's CUDA, and the graphs themselves under ONNX Runtime's CUDA provider:
-the golden figures, in float32 and in half. `pytest -m gpu`."""
+"""What the graphs are traced from, under PyTorch's CUDA: the golden figures, in float32 and half. `pytest -m gpu`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -78,21 +77,3 @@ def test_the_seeded_tensors_under_cuda_torch(
     distance, *_ = on_gpu(torch, net, real_weights(net), precision, seeded())
     print(f"{net} {precision} seeded: {distance}, {golden['seeded'][net]} wanted")
     np.testing.assert_allclose(distance, golden["seeded"][net], atol=LIMITS[precision])
-
-
-@pytest.mark.parametrize("precision", LIMITS)
-@pytest.mark.parametrize("net", ["alex", "squeeze"])
-def test_the_seeded_tensors_under_the_cuda_provider(
-    net: str, precision: str, golden: dict, real_weights: Real, exported: Callable[..., list[Path]]
-) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("torch")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip(f"onnxruntime {onnxruntime.__version__} has no CUDA provider")
-    from lpips_runtime import Scorer
-
-    (path,) = exported(net=net, precision=precision, backbone=real_weights(net), quick=True)
-    with Scorer(path, provider="cuda") as scorer:
-        found = scorer.score(*seeded(), value_range=(-1, 1))
-    print(f"{net} {precision} seeded, CUDA provider: {found}, {golden['seeded'][net]} wanted")
-    np.testing.assert_allclose(found, golden["seeded"][net], atol=LIMITS[precision])

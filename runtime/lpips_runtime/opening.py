@@ -89,8 +89,8 @@ def _open(
     # A provider whose libraries are missing is left out in silence all the same.
     if (actual := session.get_providers()[0]) != provider.ort_name:
         raise ProviderError(
-            f"provider {provider.name!r} did not start, ONNX Runtime fell back to {actual}; "
-            "check its libraries and driver, or ask for --provider cpu"
+            f"provider {provider.name!r} did not start, ONNX Runtime fell back to {actual}; {_advice(provider)}, or "
+            "ask for --provider cpu"
         )
     return Opened(session, provider, device, faster, skipped or [])
 
@@ -147,12 +147,17 @@ def tell(opened: Opened, fast_math: bool) -> None:
         log.warning("fast-math changes nothing: provider %r has no faster types here (see --list-providers)", name)
 
 
+def _advice(provider: Provider) -> str:
+    lacks = provider.lacks()
+    return f"{lacks}; {provider.install}" if lacks else "check its libraries and driver"
+
+
 def probe(provider: Provider, device: Device) -> None:
     """Run a graph of one node. Raises ProviderError if that does not work."""
     try:
         session = _create(_RELU, provider, device, 1, False)
         if session.get_providers()[0] != provider.ort_name:
-            raise RuntimeError("ONNX Runtime passes it over; check its libraries and driver")
+            raise RuntimeError(f"ONNX Runtime passes it over; {_advice(provider)}")
         (found,) = session.run(None, {"x": np.array([-1], np.float32)})
         if found[0] != 0:
             raise RuntimeError(f"it says that Relu(-1) is {found[0]}")

@@ -23,6 +23,9 @@ _NOISE = (
     ),
 )
 
+# Of the allocator, of the arena where the provider is given a limit, and of CUDA.
+_OUT_OF_MEMORY = re.compile(r"Failed to allocate memory|smaller than requested bytes|CUDA.*out of memory")
+
 
 @functools.cache
 def onnxruntime() -> Any:
@@ -50,6 +53,6 @@ def words_of(error: Exception) -> str:
 
 def memory_advice(error: Exception) -> str:
     """What follows the words of an error of scoring, where it is memory that is missing; else empty."""
-    if "Failed to allocate memory" not in str(error):
+    if not _OUT_OF_MEMORY.search(str(error)):
         return ""
     return "; free some, or lower --max-memory (max_memory), so that images are scored in smaller tiles"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .cpu import bfloat16_pays, cpu_name
 from .errors import ProviderError, UsageError
-from .nvidia import nvidia_gpus
+from .nvidia import load_cuda, nvidia_gpus
 from .ort import onnxruntime
 from .plan import FLAVOURS
 from .plugins import is_plugin_installed, plugin_devices
@@ -53,7 +53,8 @@ class Provider:
     no_device: what is said where that is nothing. options: its own, for a device, a number of threads and whether
     float32 may become something faster. auto: when `auto` takes it, "fast-math" being where that is asked for and the
     device has faster types. plugin: the package that brings it, empty if ONNX Runtime does. exact: the environment
-    variable, and its value, without which it cannot keep float32.
+    variable, and its value, without which it cannot keep float32. lacks: which libraries it misses, asked once it did
+    not start.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Provider:
     no_device: str = ""
     plugin: str = ""
     exact: tuple[str, str] | None = None
+    lacks: Callable[[], str] = str
 
 
 def _cpu_devices() -> list[Device]:
@@ -73,8 +75,17 @@ def _cpu_devices() -> list[Device]:
 
 
 def _cuda_devices() -> list[Device]:
+    if gpus := nvidia_gpus():
+        load_cuda(onnxruntime())
     # TF32 came with compute capability 8.0.
-    return [Device(n, gpu.name, "TF32" if gpu.major >= 8 else "") for n, gpu in enumerate(nvidia_gpus())]
+    return [Device(n, gpu.name, "TF32" if gpu.major >= 8 else "") for n, gpu in enumerate(gpus)]
+
+
+def _cuda_options(device: Device, threads: int | None, fast: bool) -> dict[str, str]:
+    # The default tries every algorithm for every new size of image: 50 ms on alex and 260 on squeeze before the first
+    # of a size, instead of 8 and 50, and then no faster (docs/providers.md).
+    search = {"cudnn_conv_algo_search": "HEURISTIC"}
+    return {"device_id": str(device.number), "use_tf32": "1" if fast else "0", **search}
 
 
 def _openvino_devices() -> list[Device]:
@@ -116,8 +127,9 @@ PROVIDERS = {
             install="uninstall onnxruntime and pip install 'lpips-runtime[gpu]'",
             devices=_cuda_devices,
             no_device="it needs an NVIDIA GPU and NVIDIA's driver",
-            options=lambda device, _, fast: {"device_id": str(device.number), "use_tf32": "1" if fast else "0"},
+            options=_cuda_options,
             auto="always",
+            lacks=lambda: load_cuda(onnxruntime()),
         ),
         Provider(
             name="tensorrt-rtx",

@@ -13,7 +13,7 @@ from onnx_files import plain, relabelled
 from PIL import Image as PILImage
 from score_command import Models, Run, save
 
-from lpips_runtime import Scorer
+from lpips_runtime import Scorer, opening
 from lpips_runtime.cpu import default_threads
 from lpips_runtime.errors import ForeignModelError, ProviderError, UsageError
 from lpips_runtime.fast_math import SMALLEST
@@ -76,6 +76,20 @@ def test_a_provider_that_was_asked_for_is_no_other(installed: Callable[..., None
     installed(NO_GPU)
     with pytest.raises(ProviderError, match="provider 'cuda' finds no device here"):
         Scorer(quick_model, provider="cuda")
+
+
+def test_a_provider_that_onnx_runtime_leaves_out_is_told_with_the_library_it_lacks(
+    installed: Callable[..., None], quick_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = replace(GPU, ort_name="CUDAExecutionProvider", lacks=lambda: "Failed to load libcudnn.so.9", install="do so")
+    installed(row)
+    monkeypatch.setattr("lpips_runtime.providers.is_installed", lambda _: True)
+    create = opening._create
+    monkeypatch.setattr(opening, "_create", lambda data, _, *more: create(data, CPU, *more))
+    with pytest.raises(ProviderError, match=r"fell back to CPUExecutionProvider; Failed to load libcudnn\.so"):
+        Session(quick_model, provider="cuda")
+    with pytest.raises(ProviderError, match=r"passes it over; Failed to load libcudnn\.so\.9; do so$"):
+        probe(row, Device(0, "A GPU"))
 
 
 def test_a_file_that_is_no_model_is_the_files_fault_under_auto(installed: Callable[..., None], tmp_path: Path) -> None:
