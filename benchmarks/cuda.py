@@ -29,7 +29,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 def times(session: Session, batch: int, side: int, runs: int = 20) -> tuple[float, float]:
     """Milliseconds of the first run on this size, and the median of more."""
-    pair = dict(zip(("reference", "distorted"), images(Job("", "", side, batch, 0)), strict=True))
+    reference, distorted = images(Job("", "", side, batch, 0))
+    pair = {"reference": reference, "distorted": distorted}
     taken = []
     for _ in range(1 + runs):
         start = time.perf_counter()
