@@ -32,7 +32,7 @@ from lpips_runtime.memory import Memory
 from lpips_runtime.tiling import Part, run_parts
 
 SIZE = 3840, 2160
-_LIMITS = {"alex": ("500MB",), "squeeze": ("600MB",), "vgg": ("1400MB",)}
+_LIMITS = {"alex": ("650MB",), "squeeze": ("750MB",), "vgg": ("1400MB",)}
 # Some fall well into the blocks of the arena, some badly.
 _SIDES = {"alex": (768, 1536, 2080), "squeeze": (768, 1024, 1536), "vgg": (544, 640, 768)}
 _ONCE = """
@@ -42,7 +42,7 @@ from benchmarks.memory import peak
 from lpips_runtime.scorer import Scorer
 from lpips_runtime.arrays import as_batch
 from lpips_runtime.tiling import Part, run_parts
-scorer = Scorer(sys.argv[1], provider="cpu")
+scorer = Scorer(sys.argv[1], provider=sys.argv[3])
 side = int(sys.argv[2])
 fixed = peak()
 if side:
@@ -56,7 +56,7 @@ import sys
 import numpy as np
 from benchmarks.memory import peak
 from lpips_runtime.scorer import Scorer
-scorer = Scorer(sys.argv[1], provider="cpu")
+scorer = Scorer(sys.argv[1], provider=sys.argv[3])
 side = int(sys.argv[2])
 images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
 found = [peak()]
@@ -87,10 +87,10 @@ def photographs(folder: Path) -> list[str]:
     return found
 
 
-def command(model: str, files: list[str], *more: str) -> tuple[int, float, str]:
+def command(model: str, files: list[str], provider: str, *more: str) -> tuple[int, float, str]:
     """Largest resident memory of lpips-score, bytes, its seconds, and its words on stderr."""
     started = time.perf_counter()
-    call = [sys.executable, "-m", "lpips_runtime", "-m", model, "--provider", "cpu", *more, *files]
+    call = [sys.executable, "-m", "lpips_runtime", "-m", model, "--provider", provider, *more, *files]
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=words)
         _, status, usage = os.wait4(process.pid, 0)
@@ -103,44 +103,44 @@ def command(model: str, files: list[str], *more: str) -> tuple[int, float, str]:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), seconds, said
 
 
-def commands(models: list[str]) -> None:
+def commands(models: list[str], provider: str) -> None:
     print(f"{'model':24} {'options':44} {'tiles':>5} {'peak MB':>8} {'seconds':>8}")
     with tempfile.TemporaryDirectory() as folder:
         files = photographs(Path(folder))
         pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
         for model in models:
-            with Scorer(model, provider="cpu") as scorer:
-                info = scorer.info
+            with Scorer(model, provider=provider) as scorer:
+                info, name = scorer.info, scorer.provenance["runtime"]["provider"]
             drawn = ("--heatmap", f"{folder}/map.png")
             limits = [(), *(("--max-memory", limit) for limit in _LIMITS[info.net])]
             for options in [(*limit, *heatmap) for limit in limits for heatmap in ((), drawn)]:
                 limit = options[1] if options[:1] == ("--max-memory",) else None
                 batch = as_batch(pixels, "")
-                tiles = Memory.of(info, limit).part(batch, batch, depths="--heatmap" in options).tiles
-                used, seconds, _ = command(model, files, *options)
+                tiles = Memory.of(info, limit, name).part(batch, batch, depths="--heatmap" in options).tiles
+                used, seconds, _ = command(model, files, provider, *options)
                 shown = " ".join(options).replace(f"{folder}/", "")
                 print(f"{Path(model).stem:24} {shown:44} {tiles:5} {used / 1e6:8.0f} {seconds:8.1f}", flush=True)
 
 
-def _measured(model: str, side: int) -> tuple[int, int]:
-    call = [sys.executable, "-c", _ONCE, model, str(side)]
+def _measured(model: str, side: int, provider: str) -> tuple[int, int]:
+    call = [sys.executable, "-c", _ONCE, model, str(side), provider]
     fixed, used = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
     return int(fixed), int(used)
 
 
-def costs(models: list[str]) -> None:
+def costs(models: list[str], provider: str) -> None:
     print(f"{'model':28} {'fixed MB':>8}  bytes per pixel")
     for model in models:
         with Scorer(model, provider="cpu") as scorer:
             net = scorer.info.net
-        fixed, _ = _measured(model, 0)
-        found = [(_measured(model, side)[1] - fixed) / side**2 - 6 for side in _SIDES[net]]
+        fixed, _ = _measured(model, 0, provider)
+        found = [(_measured(model, side, provider)[1] - fixed) / side**2 - 6 for side in _SIDES[net]]
         shown = ", ".join(f"{value:.0f} ({side}x{side})" for value, side in zip(found, _SIDES[net], strict=True))
         print(f"{Path(model).stem:28} {fixed / 1e6:8.0f}  {shown}", flush=True)
         if not sibling(Path(model), "features").exists():
             continue
         for side in _SIDES[net]:
-            call = [sys.executable, "-c", _SPLIT, model, str(side)]
+            call = [sys.executable, "-c", _SPLIT, model, str(side), provider]
             done = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
             before, opened, encoded, compared = map(int, done)
             more = ", ".join(
@@ -177,14 +177,15 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--costs", action="store_true", help="the figures of the table in lpips_runtime.memory")
     parser.add_argument("--tiles", action="store_true", help="time of tiled runs against untiled ones")
+    parser.add_argument("--provider", default="cpu", metavar="NAME", help="not of --tiles (default cpu)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     options = parser.parse_args()
     if options.costs:
-        costs(options.models)
+        costs(options.models, options.provider)
     elif options.tiles:
         tiles(options.models, options.rounds)
     else:
-        commands(options.models)
+        commands(options.models, options.provider)
 
 
 if __name__ == "__main__":

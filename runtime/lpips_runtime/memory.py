@@ -11,7 +11,7 @@ from .errors import ShapeError, UsageError
 from .sizes import format_size, parse_size
 from .tiling import Part, parts
 
-__all__ = ["COSTS", "SPLIT_COSTS", "Cost", "Memory", "SplitCost"]
+__all__ = ["COSTS", "SPLIT_COSTS", "Cost", "Memory", "SplitCost", "costs"]
 
 
 class Cost(NamedTuple):
@@ -57,6 +57,16 @@ SPLIT_COSTS = {
     "vgg": SplitCost(fixed=180_000_000, encoded=1300, compared=2400, kept=488),
 }
 
+# By net, where OpenVINO takes more than the tables say: bytes per pixel of a run, and its own row of SPLIT_COSTS, by
+# `python -m benchmarks.memory --costs --provider openvino`. It was measured in float32, in which it takes most.
+_OPENVINO = {
+    "alex": (180, SplitCost(fixed=40_000_000, encoded=165, compared=275, kept=42)),
+    "squeeze": (530, SplitCost(fixed=30_000_000, encoded=525, compared=915, kept=140)),
+    "vgg": (1960, SplitCost(fixed=190_000_000, encoded=1920, compared=3160, kept=488)),
+}
+# What its library takes beside a model that is open.
+_OPENVINO_FIXED = 50_000_000
+
 # Bytes per pixel of a pair, decoded.
 _PIXELS = 6
 # What decoding the next pair takes, where no tensors of whole images have left room for it: Pillow's own four bytes per
@@ -74,21 +84,26 @@ _DRAWN = 32
 @dataclass(frozen=True)
 class Memory:
     """The limit of a Scorer. limit: bytes that one call may take at its peak, ONNX Runtime, the open model and the
-    call's images included. strict: refuse what does not fit; else run it in the smallest parts that are sensible."""
+    call's images included. strict: refuse what does not fit; else run it in the smallest parts that are sensible.
+    cost, split: what a run of this model takes with its provider."""
 
     info: ModelInfo
     limit: int
     strict: bool
+    cost: Cost
+    split: SplitCost
 
     @classmethod
-    def of(cls, info: ModelInfo, max_memory: int | str | None) -> Memory:
+    def of(cls, info: ModelInfo, max_memory: int | str | None, provider: str = "cpu") -> Memory:
         """The limit that `max_memory` says: bytes, a size such as "1400MB", or None for the net's default.
+
+        provider: that computes. On a GPU no more is taken than on the CPU, but of the GPU's memory.
 
         Raises UsageError if it says nothing of the kind, or too little for a single tile.
         """
-        cost = _cost(info)
+        cost, split = costs(info, provider)
         if max_memory is None:
-            return cls(info, cost.default, strict=False)
+            return cls(info, cost.default, False, cost, split)
         limit = parse_size(max_memory) if isinstance(max_memory, str) else max_memory
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise UsageError(f"max_memory is {max_memory!r}; give bytes, or a size such as '1400MB'")
@@ -99,7 +114,7 @@ class Memory:
                 f"max_memory (--max-memory) is {format_size(limit)}, too small for a tile of {info.net} "
                 f"{info.precision}; give at least {format_size(least)}"
             )
-        return cls(info, limit, strict=True)
+        return cls(info, limit, True, cost, split)
 
     def part(self, reference: Batch, distorted: Batch, *, depths: bool) -> Part:
         """What to run at once of a checked pair of batches, so that the fewest pixels are computed.
@@ -107,7 +122,7 @@ class Memory:
         depths: whether their maps are kept. Raises ShapeError if they cannot be scored within the limit.
         """
         count, height, width = reference.count, reference.height, reference.width
-        cost = _cost(self.info)
+        cost = self.cost
         held = cost.fixed + self.ahead + reference.pixels.nbytes + distorted.pixels.nbytes
         held += count * height * width * _DRAWN * depths
         most = self._room(held) // cost.per_pixel
@@ -132,39 +147,39 @@ class Memory:
     @property
     def ahead(self) -> int:
         """Bytes that pairs which wait may take."""
-        return min(_AHEAD_BYTES, max(0, self.limit - _cost(self.info).fixed) // _AHEAD_SHARE)
+        return min(_AHEAD_BYTES, max(0, self.limit - self.cost.fixed) // _AHEAD_SHARE)
 
     def together(self, height: int, width: int, *, depths: bool) -> int:
         """How many pairs of this size may be given to `part` so that their number does not decide whether they are cut
         into tiles; 1 at least."""
-        cost, pixels = _cost(self.info), height * width
+        cost, pixels = self.cost, height * width
         free = self.limit - cost.fixed - self.ahead - pixels * cost.per_pixel
         return max(1, free // (pixels * (_PIXELS + _DRAWN * depths)))
 
     def reused(self, height: int, width: int, *, depths: bool) -> int:
         """Bytes that encoding and comparing a pair leaves for the features of other images; below 0 it is too large."""
-        cost, split = _cost(self.info), SPLIT_COSTS[self.info.net]
+        cost, split = self.cost, self.split
         taken = height * width * (split.compared + _PIXELS + _DRAWN * depths)
         return self.limit - self.ahead - cost.fixed - split.fixed - taken
 
     def spare(self, height: int, width: int, *, depths: bool) -> int:
         """Bytes that a pair which is run as a whole leaves; below 0 it is too large."""
-        cost, pixels = _cost(self.info), height * width
+        cost, pixels = self.cost, height * width
         return self.limit - self.ahead - cost.fixed - pixels * (cost.per_pixel + _PIXELS + _DRAWN * depths)
 
     def check_encoded(self, count: int, height: int, width: int) -> None:
         """Raise ShapeError if encoding such images takes more than was asked for."""
-        split = SPLIT_COSTS[self.info.net]
+        split = self.split
         self._check(
             f"{count} image{'s' * (count > 1)}", "encoded", height, width, split.encoded + split.kept * (count - 1)
         )
 
     def check_compared(self, height: int, width: int) -> None:
         """Raise ShapeError if comparing the features of such images takes more than was asked for."""
-        self._check("features of images", "compared", height, width, SPLIT_COSTS[self.info.net].compared)
+        self._check("features of images", "compared", height, width, self.split.compared)
 
     def _check(self, what: str, done: str, height: int, width: int, per_pixel: int) -> None:
-        needed = _cost(self.info).fixed + SPLIT_COSTS[self.info.net].fixed + height * width * per_pixel
+        needed = self.cost.fixed + self.split.fixed + height * width * per_pixel
         if self.strict and needed > self.limit:
             raise ShapeError(
                 f"{what} of {width}x{height} cannot be {done} in {format_size(self.limit)} of memory; raise max_memory "
@@ -177,5 +192,11 @@ def _with_ahead(taken: int) -> int:
     return taken + min(_AHEAD_BYTES, taken // (_AHEAD_SHARE - 1) + 1)
 
 
-def _cost(info: ModelInfo) -> Cost:
-    return COSTS[info.net, info.precision]
+def costs(info: ModelInfo, provider: str) -> tuple[Cost, SplitCost]:
+    """What runs of such a model take, and those of its --split graphs."""
+    cost, split = COSTS[info.net, info.precision], SPLIT_COSTS[info.net]
+    if provider != "openvino":
+        return cost, split
+    per_pixel, split = _OPENVINO[info.net]
+    more = cost._replace(fixed=cost.fixed + _OPENVINO_FIXED, per_pixel=max(cost.per_pixel, per_pixel))
+    return more, split

@@ -30,7 +30,7 @@ def opened(path: Path, *, provider: str, threads: int | None, fast_math: bool, t
 def limited(graph: Session | Engine, max_memory: int | str | None) -> Memory | None:
     """The limit of memory that its runs keep to; None for an engine, which has its own. Raises UsageError."""
     if not is_plan(graph.path):
-        return Memory.of(graph.info, max_memory)
+        return Memory.of(graph.info, max_memory, graph.provider)
     if max_memory is not None:
         raise UsageError(
             f"{graph.path}: an engine reserves its memory when it is opened, for the largest images of its profiles; "

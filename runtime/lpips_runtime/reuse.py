@@ -18,7 +18,6 @@ from .detail import Detail
 from .errors import ModelError, ModelNotFoundError, ProviderError
 from .features import Features
 from .images import Image, Note, file_state
-from .memory import SPLIT_COSTS
 
 if TYPE_CHECKING:
     from .scorer import Scorer
@@ -145,8 +144,8 @@ class Reuse:
     def _hindrance(self, image: Image, *, depths: bool) -> Note | None:
         """Why images of this size are not encoded one by one."""
         height, width, _ = image.pixels.shape
-        room = self._room(height, width, depths=depths)
-        if 2 * height * width * SPLIT_COSTS[self._scorer.info.net].kept > room:
+        memory, room = self._scorer.memory, self._room(height, width, depths=depths)
+        if memory is None or 2 * height * width * memory.split.kept > room:
             return self._unsplit if self._unsplit is _UNSPLIT else _TOO_LARGE
         return self._unsplit
 

@@ -18,7 +18,7 @@ from lpips_runtime import Scorer
 from lpips_runtime.arrays import as_batch
 from lpips_runtime.checks import NETS
 from lpips_runtime.errors import ShapeError, UsageError
-from lpips_runtime.memory import COSTS, Memory
+from lpips_runtime.memory import COSTS, Memory, costs
 from lpips_runtime.tiling import Part
 
 Models = Callable[[str], Path]
@@ -48,6 +48,15 @@ def test_every_kind_of_graph_has_its_cost() -> None:
 def test_by_default_4k_is_whole_on_alex_and_in_tiles_on_vgg() -> None:
     assert part(Memory.of(ALEX, None), 1, 2160, 3840).tiles == 1
     assert part(Memory.of(VGG, None), 1, 2160, 3840).tiles == 12
+
+
+def test_openvino_takes_more_and_is_given_smaller_parts() -> None:
+    """A 4K pair on alex took 1.57 GB in one piece, where 1.45 GB is the limit."""
+    assert part(Memory.of(ALEX, None, "openvino"), 1, 2160, 3840).tiles > 1
+    for info in (ALEX, VGG, replace(onnx_files.INFO, net="squeeze")):
+        (cost, split), (more, split_more) = (costs(info, provider) for provider in ("cpu", "openvino"))
+        assert all(b >= a for a, b in zip((*cost, *split), (*more, *split_more), strict=True))
+        assert more.default == cost.default
 
 
 def test_a_batch_of_images_that_fit_is_run_in_parts_first() -> None:
