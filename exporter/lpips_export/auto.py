@@ -18,11 +18,11 @@ from .backbones import BACKBONES
 from .engine import executed
 from .errors import EngineError, StructureError, ValidationError
 from .export import check_output, engine_of, export_sources, open_sources
+from .limits import LIMITS
 from .manifest import Artifact, publish, staging
 from .profiles import EngineSpec
 from .progress import Progress
 from .spec import CHOICES, ExportSpec
-from .validate import LIMITS
 
 __all__ = ["Trial", "export_auto"]
 

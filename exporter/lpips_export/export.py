@@ -19,6 +19,7 @@ from .calibration import Calibration, load_calibration
 from .engine import EngineJob, build_engine, plan_engine
 from .errors import SpecError, StructureError, WeightsError
 from .int8 import Plan, find_plan
+from .limits import LIMITS
 from .manifest import Artifact, build_manifest, check_replaceable, publish, specification, staging
 from .metric import Comparator, Encoder, Pair
 from .profiles import EngineSpec
@@ -28,7 +29,7 @@ from .reference import Reference
 from .spec import ExportSpec, artifact_stem, describe
 from .structure import check_structure
 from .tracing import serialized, trace
-from .validate import LIMITS, Report, validate
+from .validate import Report, validate
 from .weights import BackboneWeights, LinWeights, load_backbone, load_lin
 
 __all__ = ["Proof", "check", "check_output", "engine_of", "export", "export_sources", "open_sources"]

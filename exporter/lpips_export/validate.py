@@ -1,9 +1,4 @@
-"""A graph's numbers against the PyTorch reference, on every case, in float64.
-
-Limits are those of the design: for float32 |error| <= min(1e-5 max(1, d), 1e-7 + 1e-3 d) for distance, layers and the
-map, where d is the reference's value: the first part holds large distances to six digits, the second keeps a graph
-that returns 0 for nearly equal images from passing.
-"""
+"""A graph's numbers against the PyTorch reference, on every case, in float64, within `limits.py`."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +18,7 @@ from lpips_runtime.upsample import spatial_map
 
 from .cases import Case, validation_cases
 from .errors import ValidationError
+from .limits import FEATURE_LIMITS, LIMITS, limits_of
 from .metric import Pair
 from .progress import Progress
 from .quantize import backbone_convolutions
@@ -30,51 +26,11 @@ from .reference import Reference, Truth
 from .tracing import serialized
 from .weights import BackboneWeights
 
-__all__ = ["LIMITS", "CaseReport", "Report", "Values", "check_against_truth", "validate"]
+__all__ = ["CaseReport", "Report", "Values", "check_against_truth", "validate"]
 
-
-def _float32_limit(truth: np.ndarray) -> np.ndarray:
-    magnitude = np.abs(truth)
-    return np.minimum(1e-5 * np.maximum(1, magnitude), 1e-7 + 1e-3 * magnitude)
-
-
-def _half_limit(truth: np.ndarray) -> np.ndarray:
-    magnitude = np.abs(truth)
-    return np.minimum(1e-3 * np.maximum(1, magnitude), 1e-6 + 0.5 * magnitude)
-
-
-def _half_map_limit(truth: np.ndarray) -> np.ndarray:
-    peak = truth.max(axis=(1, 2), keepdims=True)
-    return np.broadcast_to(5e-3 * np.maximum(1, peak), truth.shape)
-
-
-def _int8_limit(truth: np.ndarray) -> np.ndarray:
-    # A guard against a graph that is broken: how well it agrees on photographs is measured and limited in int8.py.
-    return 0.02 + 0.25 * np.abs(truth)
-
-
-def _int8_map_limit(truth: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(0.05 + 0.25 * truth.max(axis=(1, 2), keepdims=True), truth.shape)
-
-
-# precision, or precision and weighting -> quantity -> largest admitted |error|, elementwise, of the reference's values.
-LIMITS: Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "fp32": {"distance": _float32_limit, "layers": _float32_limit, "map": _float32_limit},
-    "fp16": {"distance": _half_limit, "layers": _half_limit, "map": _half_map_limit},
-    # Without lin weights distances are some ten times as large.
-    "fp16 baseline": {
-        "distance": lambda truth: 5 * _half_limit(truth),
-        "layers": lambda truth: 5 * _half_limit(truth),
-        "map": lambda truth: 5 * _half_map_limit(truth),
-    },
-    "int8": {"distance": _int8_limit, "layers": _int8_limit, "map": _int8_map_limit},
-}
 
 # Noise against noise is some tenths with every net; below this the absolute part of the limits proves nothing.
 _LEAST_DISTANCE = 1e-3
-
-# Unit-length features, elementwise.
-_FEATURE_LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.3}
 
 # Two copies of the graph with other weights, for what real ones never or seldom show. Dead: every bias so low that
 # all channels are zero everywhere, so that a missing eps gives 0/0. Faint: first layer scaled down and all later
@@ -120,12 +76,6 @@ class Report:
 
     def as_dict(self) -> dict:
         return {"worst": self.worst, "cases": [asdict(case) for case in self.cases]}
-
-
-def limits_of(info: ModelInfo) -> str:
-    """The key of LIMITS that holds for an artifact."""
-    baseline = f"{info.precision} baseline"
-    return baseline if info.lin == "baseline" and baseline in LIMITS else info.precision
 
 
 def check_against_truth(case: str, limits: str, values: Values, truth: Truth) -> CaseReport:
@@ -277,12 +227,12 @@ def _run_features(session: Session, case: Case, reference: Reference) -> CaseRep
     names = [contract.feature(k) for k in range(session.depths)]
     found = session.run({contract.IMAGE: as_input(case.distorted, session.info)}, names)
     expected = reference.features(_as_image(case.distorted, session.info))
+    error, limit = FEATURE_LIMITS[session.info.precision]
     worst = 0.0
     for name, ours, theirs in zip(names, found, expected, strict=True):
         if ours.shape != theirs.shape or not np.isfinite(ours).all():
             raise ValidationError(f"case {case.name!r}: {name} is {ours.shape}, the reference's is {theirs.shape}")
-        worst = max(worst, float(np.abs(ours - theirs).max()))
-    limit = _FEATURE_LIMITS[session.info.precision]
+        worst = max(worst, error(ours, theirs))
     if worst > limit:
         raise ValidationError(f"case {case.name!r}: features are off by {worst:.3g}, limit {limit:g}")
     count, _, height, width = case.distorted.shape

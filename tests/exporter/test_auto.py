@@ -18,10 +18,10 @@ from fake_cuda import FakeCuda
 from lpips_export import auto
 from lpips_export.auto import Trial, export_auto
 from lpips_export.errors import PublishError, ValidationError
+from lpips_export.limits import LIMITS
 from lpips_export.manifest import Artifact
 from lpips_export.profiles import EngineSpec
 from lpips_export.spec import ExportSpec
-from lpips_export.validate import LIMITS
 from lpips_runtime import Scorer
 from lpips_runtime.errors import ProviderError
 from lpips_runtime.models import manifest_path

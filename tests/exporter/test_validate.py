@@ -18,9 +18,10 @@ from lpips_export import spec, validate
 from lpips_export.backbones import BACKBONES, STRIDE, Backbone
 from lpips_export.cases import Case, validation_cases
 from lpips_export.errors import ValidationError
+from lpips_export.limits import LIMITS
 from lpips_export.reference import Reference, Truth, lpips
 from lpips_export.tracing import serialized
-from lpips_export.validate import LIMITS, Values, check_against_truth
+from lpips_export.validate import Values, check_against_truth
 from lpips_export.weights import load_backbone, load_lin
 from lpips_runtime.session import Session
 
