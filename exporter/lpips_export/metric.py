@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .backbones import Backbone
 
-__all__ = ["CONVOLUTION_TYPES", "EPS", "Comparator", "Encoder", "Pair"]
+__all__ = ["CONVOLUTION_TYPES", "EPS", "Comparator", "Encoder", "Pair", "square"]
 
 EPS = 1e-10
 
@@ -29,6 +29,12 @@ _SCALING = {"0.1": ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)), "0.0": Non
 def _flat(x: Tensor) -> Tensor:
     """[N, C, h, w] -> [N, C, h*w]. By reshape: of flatten torch.onnx makes a dozen nodes that work out the batch."""
     return x.reshape(-1, x.shape[1], x.shape[2] * x.shape[3])
+
+
+def square(x: Tensor) -> Tensor:
+    """x^2, the same to the bit as x.square(). As a product: torch.onnx writes Pow for that, and ONNX Runtime's CPU
+    provider takes half as long again for Pow as for Mul."""
+    return x * x
 
 
 class Encoder(nn.Module):
@@ -94,7 +100,7 @@ class Encoder(nn.Module):
         """A tap scaled to unit length over its channels: [N, C, h, w] -> [N, C, h*w]."""
         flat = _flat(tap)
         ones = flat.new_ones((1, flat.shape[1]))
-        return flat / (torch.matmul(ones, flat.square()).sqrt() + self.eps)
+        return flat / (torch.matmul(ones, square(flat)).sqrt() + self.eps)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         taps = self.taps(self.image(image))
@@ -115,7 +121,7 @@ class Comparator(nn.Module):
     def weigh(self, differences: Sequence[Tensor], sizes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
         """Differences of unit-length features, [N, C_k, h_k*w_k] each, and each depth's h_k, w_k -> the outputs."""
         depths = [
-            torch.matmul(getattr(self, f"lin{k}"), difference.square()).reshape(-1, *size)
+            torch.matmul(getattr(self, f"lin{k}"), square(difference)).reshape(-1, *size)
             for k, (difference, size) in enumerate(zip(differences, sizes, strict=True))
         ]
         layers = torch.stack([depth.mean((1, 2)) for depth in depths], 1)

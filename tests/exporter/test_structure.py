@@ -196,11 +196,8 @@ def tap_scaled_in_half(model: onnx.ModelProto) -> None:
 
 
 def one_tap_squared_in_half(model: onnx.ModelProto) -> None:
-    square = next(node for node in model.graph.node if node.op_type == "Pow")
-    exponent = next(tensor for tensor in model.graph.initializer if tensor.name == square.input[1])
-    halved = numpy_helper.to_array(exponent).astype(np.float16)
-    model.graph.initializer.append(numpy_helper.from_array(halved, "half_exponent"))
-    square.input[1] = "half_exponent"
+    square = next(node for node in model.graph.node if node.op_type == "Mul" and node.input[0] == node.input[1])
+    square.input[1] = f"{square.input[0]}_recast"  # one cast serves both
     recast(model, square, (0,), TensorProto.FLOAT16)
 
 
