@@ -38,8 +38,8 @@ FLOORS: dict[tuple[str, str], dict[str, float]] = {
     ("fast-math", "compile-bf16"): {"alex": 1.5, "squeeze": 1.5, "vgg": 1.5},
     ("cuda-uint8", "eager-cuda"): {},
     ("cuda-uint8", "compile-cuda"): {},
-    ("cuda-uint8", "plain-cuda"): {},
     ("cuda-fast", "eager-cuda-fast"): {},
+    ("cuda-fast", "plain-cuda"): {},
     ("cuda-half", "eager-cuda-half"): {},
     ("cuda-half", "compile-cuda-half"): {},
 }
@@ -92,8 +92,8 @@ def verdict(name: str, turns: Turns, truth: np.ndarray) -> str:
         return f"{turns.distances[0]:.6f}"
     error = float(np.abs(turns.distances / truth - 1).max())
     if not SUBJECTS[name].exact:
-        return f"{turns.distances[0]:.6f}, {error:.1%} off"
-    return f"{turns.distances[0]:.6f}" if error <= SAME else f"{turns.distances[0]:.6f}, WRONG by {error:.1%}"
+        return f"{turns.distances[0]:.6f}, {error:.2%} off"
+    return f"{turns.distances[0]:.6f}" if error <= SAME else f"{turns.distances[0]:.6f}, WRONG by {error:.2%}"
 
 
 def start(model: Path, rounds: int) -> None:
