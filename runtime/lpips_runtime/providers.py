@@ -82,8 +82,8 @@ def _cuda_devices() -> list[Device]:
 
 
 def _cuda_options(device: Device, threads: int | None, fast: bool) -> dict[str, str]:
-    # The default tries every algorithm for every new size of image: 50 ms on alex and 260 on squeeze before the first
-    # of a size, instead of 8 and 50, and then no faster (docs/providers.md).
+    # The default tries every algorithm for every new size of image: 60 ms on alex and 300 on squeeze for the first of a
+    # size, instead of 9 and 65, and then no faster (benchmarks/results/cuda.md).
     search = {"cudnn_conv_algo_search": "HEURISTIC"}
     return {"device_id": str(device.number), "use_tf32": "1" if fast else "0", **search}
 
@@ -116,7 +116,7 @@ def _rtx_devices() -> list[Device]:
 
 # In the order in which `auto` prefers them. A float32 graph stays float32 on each unless fast-math is asked for.
 # OpenVINO in float32 is 1.0 to 1.1 times as fast as the CPU provider and takes 25 to 60 ms more to open, in bfloat16
-# it is 1.6 to 5.5 times as fast where the CPU is made for it (docs/providers.md). Of TensorRT-RTX no number has been
+# it is up to 2.5 times as fast where the CPU is made for it (docs/providers.md). Of TensorRT-RTX no number has been
 # seen by us.
 PROVIDERS = {
     provider.name: provider
