@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -92,6 +92,20 @@ def squares_as_powers(pair: Pair, reference: Tensor, distorted: Tensor) -> tuple
         return _exported(pair, reference, distorted)
 
 
+def sums_in_two_passes(pair: Pair, reference: Tensor, distorted: Tensor) -> tuple[Tensor, ...]:
+    """Four dimensions, each image by itself, and the weighting as a sum too."""
+    taps = zip(pair.encoder.taps(reference), pair.encoder.taps(distorted), strict=True)
+    differences = [a / _norm(pair, a) - b / _norm(pair, b) for a, b in taps]
+    lins = [getattr(pair.comparator, f"lin{k}")[:, :, None, None] for k in range(len(differences))]
+    return _outputs([(square(one) * lin).sum(1) for one, lin in zip(differences, lins, strict=True)])
+
+
+def backbone_alone(pair: Pair, reference: Tensor, distorted: Tensor) -> tuple[Tensor, ...]:
+    """No metric at all: the first channel of each tap, so that nothing of the backbone is left out."""
+    count = reference.shape[0]
+    return _outputs([tap[:count, 0] for tap in pair.encoder.taps(torch.cat([reference, distorted], 0))])
+
+
 # The first is what is exported.
 ARRANGEMENTS: dict[str, Forward] = {
     "matrix products": _exported,
@@ -100,17 +114,20 @@ ARRANGEMENTS: dict[str, Forward] = {
     "products, two passes": products_in_two_passes,
     "four dimensions": four_dimensions,
     "four dimensions, two passes": two_passes,
+    "sums, two passes": sums_in_two_passes,
 }
+# What remains if all that follows the backbone costs nothing.
+LEAST: dict[str, Forward] = {"backbone alone": backbone_alone}
 
 
-def build(net: str, folder: Path) -> dict[str, Path]:
-    """A pair graph of each arrangement."""
+def build(net: str, folder: Path, forwards: Mapping[str, Forward]) -> dict[str, Path]:
+    """A pair graph of each."""
     backbone = load_backbone(net, None, allow_unknown=False, log=lambda _: None)
     lin = load_lin(net, "0.1")
     info = describe(ExportSpec(net=net), "pair", backbone, lin)
     encoder = Encoder(BACKBONES[net], backbone.state, version="0.1", image_input="float32")
     paths = {}
-    for number, (name, forward) in enumerate(ARRANGEMENTS.items()):
+    for number, (name, forward) in enumerate(forwards.items()):
         with mock.patch.object(Pair, "forward", forward):
             paths[name] = folder / f"{net}_{number}.onnx"
             paths[name].write_bytes(serialized(trace(encoder, Comparator(lin.tensors), info)))
@@ -128,7 +145,7 @@ def providers() -> list[tuple[str, bool]]:
 def times(net: str, options: argparse.Namespace) -> None:
     """Print a table of one net for each provider and batch."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = build(net, Path(folder))
+        paths = build(net, Path(folder), ARRANGEMENTS | LEAST)
         jobs = [(provider, fast, batch) for provider, fast in providers() for batch in options.batch]
         for provider, fast, batch in jobs:
             sessions = [
@@ -184,7 +201,7 @@ def accuracy(net: str, options: argparse.Namespace) -> None:
     with torch.no_grad():
         row("lpips 0.1.4 in float32", lambda a, b: reference(*map(torch.from_numpy, (a, b))).reshape(-1).numpy())
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in build(net, Path(folder)).items():
+        for name, path in build(net, Path(folder), ARRANGEMENTS).items():
             session = Session(path, provider="cpu", threads=options.threads)
             row(name, lambda a, b, on=session: on.run({"reference": a, "distorted": b}, ["distance"])[0])
 
