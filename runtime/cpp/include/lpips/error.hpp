@@ -13,7 +13,6 @@ enum class Code : int {
   shape = 3,             // sides below the model's smallest, that differ or overflow; counts that do not fit
   value = 4,             // floats that are not finite or not in their range; floats for a model that takes 8-bit pixels
   transparent = 5,       // pixels with an alpha below 255
-  image_file = 6,        // not raised by the library: a program could not read a file (lpips-score)
   model_not_found = 10,  // no model at this path, or it cannot be read
   foreign_model = 11,    // no ONNX model of lpips-export, or of another contract, or of another export than its siblings
   damaged_model = 12,    // not what its seal, its metadata or the contract promise
