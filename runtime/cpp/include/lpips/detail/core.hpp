@@ -162,12 +162,10 @@ class Core {
   }
 
   static Detail compared(const Encoded& reference, const Encoded& distorted, const Split& split) {
-    for (const Encoded* side : {&reference, &distorted}) {
-      if (side->made_by != split.made_by) {
-        throw Error(Code::foreign_features, std::string(side == &reference ? "reference" : "distorted") +
-                                                ": features of another model, provider or ONNX Runtime; encode the images "
-                                                "as they are compared");
-      }
+    if (reference.made_by != split.made_by || distorted.made_by != split.made_by) {
+      throw Error(Code::foreign_features,
+                  std::string(reference.made_by != split.made_by ? "reference" : "distorted") +
+                      ": features of another model, provider or ONNX Runtime; encode the images as they are compared");
     }
     if (reference.height != distorted.height || reference.width != distorted.width) {
       throw Error(Code::shape, "features of images of " + size_of(reference.width, reference.height) + " and " +
@@ -196,10 +194,12 @@ class Core {
     std::vector<Tensor> stacks;
     const std::size_t depths = split.compare.depths();
     stacks.reserve(2 * depths);  // inputs point into them
-    for (const Encoded* side : {&reference, &distorted}) {
-      const bool one = side == &reference && side->parts.size() == 1;
+    for (const char* name : {"reference", "distorted"}) {
+      const bool is_reference = std::string(name) == "reference";
+      const Encoded* side = is_reference ? &reference : &distorted;
+      const bool one = is_reference && side->parts.size() == 1;
       const std::size_t begin = one ? 0 : first, end = one ? 1 : last;
-      const std::vector<std::string> names = feature_names(depths, side == &reference ? "reference" : "distorted");
+      const std::vector<std::string> names = feature_names(depths, name);
       for (std::size_t k = 0; k < depths; ++k) {
         const Tensor* tensor = &side->parts[begin][k];
         if (end - begin > 1) {

@@ -1,6 +1,7 @@
 // How messages are put together.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -49,7 +50,11 @@ inline std::string words_of(const char* message) {
       std::size_t last = text.find(' ', at);
       const std::size_t open = text.find('(', at), close = text.find(") ", at);
       const std::size_t name = text.find("::", at);
-      if (close != std::string::npos && name < open && open < close) last = close + 1;
+      if (close != std::string::npos && name < open && open < close) {
+        last = close + 1;
+        if (text.compare(last, 7, " const ") == 0) last += 6;
+        if (text.compare(last, 7, " [with ") == 0) last = std::min(text.size(), text.find("] ", last) + 1);
+      }
       const std::size_t condition = text.find(" was false. ", at);
       if (condition != std::string::npos) last = condition + 11;
       text.erase(first, last == std::string::npos ? std::string::npos : last + 1 - first);
