@@ -125,6 +125,11 @@ Arguments parse(int count, char** given) {
   if (arguments.names.size() == 1) {
     throw Ended{2, arguments.names[0] + ": nothing to compare it with; give REF DIST [DIST ...]"};
   }
+  for (const std::string& name : arguments.names) {
+    std::error_code fault;
+    if (!std::filesystem::is_directory(name, fault)) continue;
+    throw Ended{2, "give a reference image and one or more distorted images; " + name + " is a folder"};
+  }
   return arguments;
 }
 
