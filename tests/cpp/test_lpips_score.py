@@ -8,6 +8,7 @@ import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import native
 import numpy as np
@@ -159,7 +160,7 @@ def rows(values: np.ndarray) -> tuple[bytes, bytes]:
 def _kinds() -> dict[str, Callable[[np.ndarray], str]]:
     """Images of 40x36 pixels that Pillow reads as something else than the 8-bit RGB that they seem to be."""
 
-    def saved(image: PILImage.Image, name: str, **options: object) -> str:
+    def saved(image: PILImage.Image, name: str, **options: Any) -> str:
         image.save(name, **options)
         return name
 
@@ -206,7 +207,7 @@ def _refused() -> dict[str, Callable[[np.ndarray], str]]:
         Path(name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         return name
 
-    def jpeg(p: np.ndarray, mode: str = "RGB", **options: object) -> bytes:
+    def jpeg(p: np.ndarray, mode: str = "RGB", **options: Any) -> bytes:
         PILImage.fromarray(p).convert(mode).save("j.jpg", **options)
         return Path("j.jpg").read_bytes()
 
@@ -255,7 +256,7 @@ def test_files_that_python_refuses_are_refused(kind: str, both: Callable[..., tu
 
 @pytest.mark.parametrize("options", [{"quality": 95}, {"quality": 60, "subsampling": 2}, {"progressive": True}, {}])
 def test_jpegs_are_decoded_nearly_as_by_pillow(
-    options: dict[str, object], both: Callable[..., tuple[Ended, Ended]], here: Path
+    options: dict[str, Any], both: Callable[..., tuple[Ended, Ended]], here: Path
 ) -> None:
     """stb's inverse transform and its upsampling of colour round in other ways: a pixel may differ by a few levels."""
     y, x = np.mgrid[0:96, 0:128]
