@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import int8_graph
 import numpy as np
+import onnx_files
 import pytest
-from c_abi import Detail, Native, image
+from c_abi import Detail, FailedCallError, Native, image
 from PIL import Image as PILImage
 
 from lpips_runtime import Scorer
@@ -100,8 +102,8 @@ def test_planar_floats(
 
 def test_int8_siblings_are_compared_and_those_of_another_calibration_refused(
     exported: Callable[..., list[Path]],
-    photographs: Path,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     opened: Opened,
     in_python: InPython,
     noise: Noise,
@@ -110,6 +112,7 @@ def test_int8_siblings_are_compared_and_those_of_another_calibration_refused(
 
     monkeypatch.setattr(calibration, "_CROPS", {"calibration": 1, "held out": 1})
     monkeypatch.setattr(calibration, "_SIDE", 64)
+    photographs = int8_graph.save_photographs(tmp_path)
     path = exported(
         net="alex",
         precision="int8",
@@ -122,6 +125,15 @@ def test_int8_siblings_are_compared_and_those_of_another_calibration_refused(
     with opened(path) as native, in_python(path) as scorer:
         expected = scorer.detail(scorer.encode(noise(1)), scorer.encode(noise(2)))
         assert_same(native.compare([image(noise(1))], [image(noise(2))]), expected)
+
+    # The metadata does not name the calibration: float graphs that say they are INT8 stand for another one.
+    pair = tmp_path / "pair.onnx"
+    pair.write_bytes(path.read_bytes())
+    _, *siblings = exported(net="alex", split=True, quick=True)
+    for sibling, kind in zip(siblings, ("features", "compare"), strict=True):
+        onnx_files.relabelled(sibling, tmp_path / f"pair_{kind}.onnx", precision="int8", target="cpu")
+    with opened(pair) as native, pytest.raises(FailedCallError, match="another calibration"):
+        native.compare([image(noise(1))], [image(noise(2))])
 
 
 def test_golden_figures(

@@ -48,12 +48,14 @@ class FailedCallError(Exception):
 
 
 def image(array: np.ndarray, name: str = "rgb") -> Image:
-    """A view of one image, [H,W,C] or [3,H,W] for planes; the array must outlive it."""
+    """A view of one image, [H,W,C] or [3,H,W] for planes, which keeps the array."""
     planar = name in ("unit", "symmetric")
     height, width = array.shape[1:] if planar else array.shape[:2]
     stride = 0 if planar else array.strides[0]
     size = array.nbytes if array.flags.c_contiguous else stride * (height - 1) + width * array.shape[2]
-    return Image(array.ctypes.data, size, width, height, stride, FORMATS[name], 0)
+    view = Image(array.ctypes.data, size, width, height, stride, FORMATS[name], 0)
+    view.array = array
+    return view
 
 
 class Library:

@@ -33,6 +33,7 @@ struct Options {
   // Threads that compute on the CPU, 1 to 1024. 0: the cores that this process may use.
   int threads = 0;
   // For a process that scores one pair and ends: the model opens in less time, later runs take up to 1.4 times theirs.
+  // Changes nothing for fp16 models.
   bool quick_start = false;
 };
 
