@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT := pyproject.toml runtime/pyproject.toml hatch_build.py runtime/lpips_runtime/_version.py
 
-.PHONY: help demo test check format dist clean
+.PHONY: help demo test cpp check format dist clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -24,6 +24,11 @@ demo: $(VENV)/.demo  ## export AlexNet, prove it, score a photograph against dis
 
 test: $(VENV)/.dev  ## the whole suite, the PyTorch-free environment included
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+cpp: $(VENV)/.dev  ## the C++ header's C ABI and the native lpips-score, in build/cpp
+	headers=$$($(BIN)/python -m tools.onnxruntime_headers) && \
+	cmake -S runtime/cpp -B build/cpp -DLPIPS_WERROR=ON -DLPIPS_ONNXRUNTIME_INCLUDE_DIR="$$headers"
+	cmake --build build/cpp
 
 check: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff format --check .

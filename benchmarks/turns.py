@@ -101,10 +101,10 @@ def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
     return found
 
 
-def quartiles(ratios: np.ndarray | Sequence[float]) -> str:
-    """Median, and in brackets the first and third quartile."""
+def quartiles(ratios: np.ndarray | Sequence[float], digits: int = 2) -> str:
+    """Median, and in brackets the first and third quartile, with so many digits after the point."""
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _serve(name: str, job: Job) -> None:

@@ -55,11 +55,7 @@ def artifact(exported: Exported, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 18 pictures, cut side by side from three photographs; half of them JPEG."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for number, picture in enumerate(int8_graph.cut_photographs()):
-        # The JPEG of every other one, since that is what a user's folder holds.
-        picture.save(folder / f"{number:02}.{'jpg' if number % 2 else 'png'}", quality=95)
-    return folder
+    return int8_graph.save_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,25 @@
+// PNG or JPEG file -> 8-bit RGB, as lpips_runtime/images.py reads it, or an error; never other pixels without a word.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+// The message names the file, what is wrong with it and what to do.
+class ImageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct Picture {
+  int width = 0;
+  int height = 0;
+  std::vector<std::uint8_t> pixels{};          // RGB, row by row
+  std::map<std::string, std::string> notes{};  // kind -> what the user should know though the file could be read
+};
+
+// Upright. Gray and palettes become RGB; 16-bit gray is rounded to 8 bits, 16-bit colour cut to the high byte; an ICC
+// profile is ignored. ImageError for all that is damaged, animated, transparent, CMYK, or neither PNG nor JPEG.
+Picture load_image(const std::string& name);

@@ -1,0 +1,41 @@
+"""CTest's own tests, as each compiler and each sanitizer builds them; warnings are errors in all of these."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import native
+import pytest
+
+Models = Callable[[str], Path]
+
+
+@pytest.mark.parametrize("name", native.FLAVOURS)
+def test_all_pass(name: str, models: Models) -> None:
+    folder = native.build(name)
+    ended = native.run(
+        "ctest",
+        *("--test-dir", folder, "--output-on-failure"),
+        timeout=1800,
+        LPIPS_TEST_MODELS=str(models("alex").parent),
+        **native.FLAVOURS[name].environment,
+    )
+    assert ended.returncode == 0, ended.stdout[-20_000:]
+    assert "Skipped" not in ended.stdout
+    assert re.search(r"100% tests passed, 0 tests failed out of [4-9]", ended.stdout)
+
+
+def test_hostile_images_and_metadata_are_errors(tmp_path: Path) -> None:
+    seconds = os.environ.get("LPIPS_TEST_FUZZ_SECONDS", "5")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    ended = native.run(
+        native.build("clang") / "fuzz/fuzz_inputs",
+        *(f"-max_total_time={seconds}", "-max_len=2048", "-seed=1", f"-artifact_prefix={tmp_path}/", corpus),
+        timeout=float(seconds) + 300,
+    )
+    assert ended.returncode == 0, ended.stderr[-10_000:]
+    runs = re.search(r"Done (\d+) runs", ended.stderr)
+    assert runs is not None
+    assert int(runs[1]) > 1000

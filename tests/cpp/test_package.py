@@ -1,0 +1,71 @@
+"""What is installed is found by `find_package(lpips_runtime)`, and what the documents show compiles."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import native
+import pytest
+
+Models = Callable[[str], Path]
+
+CONSUMER = native.ROOT / "runtime/cpp/tests/consumer"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("installed")
+    ended = native.run("cmake", "--install", native.build("gcc"), "--prefix", prefix)
+    assert ended.returncode == 0, ended.stderr
+    return prefix
+
+
+def configure(folder: Path, installed: Path, *options: str) -> str:
+    """The error of configuring the consumer, empty if there is none."""
+    ended = native.run(
+        "cmake", "-S", CONSUMER, "-B", folder, f"-DCMAKE_PREFIX_PATH={installed}", *options, ONNXRUNTIME_ROOT=""
+    )
+    return ended.stderr if ended.returncode else ""
+
+
+def test_a_consumer_builds_against_it_and_runs(installed: Path, tmp_path: Path, models: Models) -> None:
+    headers = f"-DLPIPS_ONNXRUNTIME_INCLUDE_DIR={native.headers()}"
+    assert configure(tmp_path, installed, headers) == ""
+    ended = native.run("cmake", "--build", tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for name in ("consumer", "consumer_c"):
+        ended = native.run(tmp_path / name, models("alex"))
+        assert ended.returncode == 0, ended.stderr
+        assert float(ended.stdout) > 0
+
+
+def test_without_the_headers_of_onnx_runtime_the_error_says_what_to_set(installed: Path, tmp_path: Path) -> None:
+    assert "ONNXRUNTIME_ROOT" in configure(tmp_path, installed)
+
+
+def test_the_c_abi_does_without_them(installed: Path, tmp_path: Path) -> None:
+    assert configure(tmp_path, installed, "-DONLY_C=ON") == ""
+    assert native.run("cmake", "--build", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+@pytest.mark.parametrize("standard", ["c++17", "c++20"])
+def test_the_example_of_the_readme_compiles_and_runs(
+    compiler: str, standard: str, tmp_path: Path, models: Models
+) -> None:
+    native.build({"g++": "gcc", "clang++": "clang"}[compiler])
+    code = re.search(r"```cpp\n(.*?)```", (native.ROOT / "runtime/cpp/README.md").read_text(), re.DOTALL)
+    assert code is not None
+    (tmp_path / "example.cpp").write_text(code[1])
+    command = [compiler, f"-std={standard}", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I", native.HEADERS.parent]
+    ended = native.run(
+        *command, "-isystem", native.headers(), tmp_path / "example.cpp", "-o", tmp_path / "example", "-ldl", "-pthread"
+    )
+    assert ended.returncode == 0, ended.stderr
+    ended = native.run(tmp_path / "example", models("alex"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert re.fullmatch(r"0\.\d+ \(alex fp32, ONNX Runtime [\d.]+\)\n", ended.stdout)
+
+
+def test_the_headers_are_where_a_second_call_finds_them() -> None:
+    assert Path(native.headers(), "onnxruntime_c_api.h").is_file()
