@@ -191,10 +191,11 @@ class Graph {
         *library_, api.ReleaseCUDAProviderOptions, Code::provider, what + " does not start",
         [&](OrtCUDAProviderOptionsV2** out) { return api.CreateCUDAProviderOptions(out); });
     const std::string device = std::to_string(provider.device);
-    // TF32 is on by default, and a float32 model must stay float32.
-    const char* keys[] = {"device_id", "use_tf32"};
-    const char* values[] = {device.c_str(), "0"};
-    library_->check(api.UpdateCUDAProviderOptions(own.get(), keys, values, 2), Code::provider,
+    // TF32 is on by default, and a float32 model must stay float32. The default search tries every algorithm on every
+    // new size of image, and gains nothing (benchmarks/results/cuda.md).
+    const char* keys[] = {"device_id", "use_tf32", "cudnn_conv_algo_search"};
+    const char* values[] = {device.c_str(), "0", "HEURISTIC"};
+    library_->check(api.UpdateCUDAProviderOptions(own.get(), keys, values, 3), Code::provider,
                     what + " cannot be kept to float32 by ONNX Runtime " + library_->version());
     library_->check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(options, own.get()), Code::provider,
                     what + " does not start, check its libraries and driver");

@@ -145,7 +145,9 @@ class Library {
     if (status == nullptr) return;
     const std::unique_ptr<OrtStatus, decltype(api_->ReleaseStatus)> owner(status, api_->ReleaseStatus);
     const std::string words = words_of(api_->GetErrorMessage(status));
-    if (words.find("Failed to allocate memory") != std::string::npos || words.find("bad_alloc") != std::string::npos) {
+    // Of the allocator, of an arena with a limit, of C++ and of CUDA.
+    for (const char* full : {"Failed to allocate memory", "smaller than requested bytes", "bad_alloc", "out of memory"}) {
+      if (words.find(full) == std::string::npos) continue;
       throw Error(Code::memory, what + ": " + words + "; free some, or score smaller images or batches");
     }
     throw Error(code, what + ": " + words);
