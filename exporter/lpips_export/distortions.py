@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-__all__ = ["DISTORTIONS", "VARIANTS"]
+__all__ = ["DISTORTIONS", "VARIANTS", "Change", "blur", "enhanced", "jpeg", "noise", "rescaled"]
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
-def _blur(radius: float) -> Change:
+def blur(radius: float) -> Change:
     return lambda image, rng: image.filter(ImageFilter.GaussianBlur(radius))
 
 
-def _jpeg(quality: int) -> Change:
+def jpeg(quality: int) -> Change:
     def change(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
@@ -29,7 +29,7 @@ def _jpeg(quality: int) -> Change:
     return change
 
 
-def _noise(deviation: float) -> Change:
+def noise(deviation: float) -> Change:
     def change(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         pixels = np.asarray(image) + deviation * rng.standard_normal((image.height, image.width, 3))
         return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
@@ -37,11 +37,11 @@ def _noise(deviation: float) -> Change:
     return change
 
 
-def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance], factor: float) -> Change:
+def enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance], factor: float) -> Change:
     return lambda image, rng: kind(image).enhance(factor)
 
 
-def _rescaled(factor: float) -> Change:
+def rescaled(factor: float) -> Change:
     def change(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         small = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
         return small.resize(image.size, Image.Resampling.BICUBIC)
@@ -76,16 +76,16 @@ def _negative(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 # Of graded strength, most of them weak: weak ones are where rounding to 8 bits shows.
 DISTORTIONS: Mapping[str, Change] = {
-    "blur 0.7": _blur(0.7),
-    "blur 1.5": _blur(1.5),
-    "jpeg 75": _jpeg(75),
-    "jpeg 40": _jpeg(40),
-    "jpeg 15": _jpeg(15),
-    "noise 3": _noise(3),
-    "noise 10": _noise(10),
-    "contrast 0.85": _enhanced(ImageEnhance.Contrast, 0.85),
-    "contrast 1.25": _enhanced(ImageEnhance.Contrast, 1.25),
-    "half size": _rescaled(0.5),
+    "blur 0.7": blur(0.7),
+    "blur 1.5": blur(1.5),
+    "jpeg 75": jpeg(75),
+    "jpeg 40": jpeg(40),
+    "jpeg 15": jpeg(15),
+    "noise 3": noise(3),
+    "noise 10": noise(10),
+    "contrast 0.85": enhanced(ImageEnhance.Contrast, 0.85),
+    "contrast 1.25": enhanced(ImageEnhance.Contrast, 1.25),
+    "half size": rescaled(0.5),
     "shift 1.5 px": _moved(1.5, 0.75),
     "rotation 1 degree": _rotated(1),
 }
@@ -95,7 +95,7 @@ VARIANTS: Mapping[str, Change] = {
     "negative": _negative,
     "channels GBR": _channels("GBR"),
     "channels BRG": _channels("BRG"),
-    "saturation 2": _enhanced(ImageEnhance.Color, 2),
-    "contrast 1.6": _enhanced(ImageEnhance.Contrast, 1.6),
-    "brightness 0.5": _enhanced(ImageEnhance.Brightness, 0.5),
+    "saturation 2": enhanced(ImageEnhance.Color, 2),
+    "contrast 1.6": enhanced(ImageEnhance.Contrast, 1.6),
+    "brightness 0.5": enhanced(ImageEnhance.Brightness, 0.5),
 }
