@@ -56,8 +56,8 @@ def test_quartiles_are_the_median_and_what_lies_around_it() -> None:
     ("name", "factor", "expected"),
     [
         ("ours", 1 + SAME / 2, "0.500"),
-        ("ours", 1.02, "WRONG by 2.0%"),
-        ("compile-bf16", 1.02, "2.0% off"),
+        ("ours", 1.02, "WRONG by 2.00%"),
+        ("compile-bf16", 1.02, "2.00% off"),
     ],
 )
 def test_a_fast_wrong_number_is_called_wrong(name: str, factor: float, expected: str) -> None:
