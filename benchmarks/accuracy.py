@@ -6,7 +6,8 @@
 --data is a folder of BAPPS (2AFC and JND), TID2013 or KADID-10k (mean opinions: Spearman's and Pearson's correlation
 with the distance, its sign changed, no curve fitted), or a CSV file with the columns reference, distorted and mos,
 larger for better, paths relative to it. Without it pictures cut from the photographs of scikit-learn and matplotlib are
-distorted, each in five kinds of five strengths: printed is how well the distance keeps their order (Kendall's tau).
+distorted, each in five kinds of five strengths: printed is how well the distance keeps their order on each picture
+(Kendall's tau) and on all together (Spearman's correlation).
 
 In brackets is where 95 % of the bootstraps lie, drawn by reference image. Exit code 3 if rows could not be used.
 """
@@ -15,7 +16,7 @@ import argparse
 import itertools
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from lpips_runtime.contract import ModelInfo
 from lpips_runtime.say import say
 
 from .judged import LAYOUTS, Judged, judged
-from .measures import MEASURES, interval
+from .measures import MEASURES, Measure, interval
 from .photographs import cut_photographs, graded
 from .streaming import distances
 
@@ -40,6 +41,7 @@ PUBLISHED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("2afc deblur", _2AFC): {"alex": "61.2", "squeeze": "60.8", "vgg": "60.5"},
     ("2afc color", _2AFC): {"alex": "65.3", "squeeze": "65.3", "vgg": "62.5"},
     ("2afc frameinterp", _2AFC): {"alex": "63.2", "squeeze": "63.2", "vgg": "63.0"},
+    ("mean of 6 sets", _2AFC): {"alex": "69.8", "squeeze": "70.0", "vgg": "69.2"},
     ("TID2013", "Spearman"): {"alex": "0.7445"},
 }
 
@@ -51,19 +53,28 @@ def published(info: ModelInfo, name: str, measure: str) -> str:
     return PUBLISHED.get((name, measure), {}).get(info.net, "")
 
 
-def lines(judged: Judged, found: np.ndarray, scorer: Scorer, rounds: int) -> list[str]:
-    """Rows of the table of scores, one for each measure. found: distances, NaN where there is none."""
-    scored = np.isfinite(found).all(axis=1)
-    shown = []
-    for measure in MEASURES[judged.kind]:
-        value = "no row"
-        if scored.any():
-            data = found[scored], judged.said[scored], judged.reference[:: judged.width][scored]
-            low, high = map(measure.shown, interval(measure.of, *data, rounds))
-            value = f"{measure.shown(measure.of(*data[:2]))} ({low} to {high})"
-        beside = published(scorer.info, judged.name, measure.title)
-        shown.append(f"| {judged.name} | {measure.title} | {scorer.path.name} | {value} | {scored.sum()} | {beside} |")
-    return shown
+def scores(sets: Sequence[Judged], found: Sequence[np.ndarray], scorer: Scorer, rounds: int) -> Iterator[str]:
+    """Rows of the table of scores. found: distances of each set, NaN where there is none."""
+    values: dict[Measure, dict[str, float]] = {}
+    for each, distance in zip(sets, found, strict=True):
+        scored = np.isfinite(distance).all(axis=1)
+        data = distance[scored], each.said[scored], each.reference[:: each.width][scored]
+        for measure in MEASURES[each.kind]:
+            shown = "none"
+            if scored.any():
+                value = values.setdefault(measure, {})[each.name] = measure.of(*data[:2])
+                low, high = map(measure.shown, interval(measure.of, *data, rounds))
+                shown = f"{measure.shown(value)} ({low} to {high})"
+            beside = published(scorer.info, each.name, measure.title)
+            yield f"| {each.name} | {measure.title} | {scorer.path.name} | {shown} | {scored.sum()} | {beside} |"
+    for measure, of in values.items():
+        if len(of) > 1:
+            # That of other sets, were they six, would be another number.
+            known = all(published(scorer.info, name, measure.title) for name in of)
+            name = f"mean of {len(of)} sets"
+            beside = published(scorer.info, name, measure.title) if known else ""
+            shown = measure.shown(float(np.mean(list(of.values()))))
+            yield f"| {name} | {measure.title} | {scorer.path.name} | {shown} | | {beside} |"
 
 
 def beside_first(name: str, sets: Sequence[Judged], first: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> str:
@@ -95,11 +106,10 @@ def measured(options: argparse.Namespace, sets: Sequence[Judged]) -> int:
     names, made_by = [], []
     for model in options.models:
         with Scorer(model, provider=options.provider, threads=options.threads, fast_math=options.fast_math) as scorer:
-            every.append([])
-            for each in sets:
-                every[-1].append(found := distances(scorer, each, say))
-                unused += int((~np.isfinite(found)).any(axis=1).sum())
-                print("\n".join(lines(each, found, scorer, options.bootstraps)), flush=True)
+            every.append([distances(scorer, each, say) for each in sets])
+            unused += sum(int((~np.isfinite(found)).any(axis=1).sum()) for found in every[-1])
+            for line in scores(sets, every[-1], scorer, options.bootstraps):
+                print(line, flush=True)
             names.append(scorer.path.name)
             runtime = scorer.provenance["runtime"]
             made_by.append(f"{names[-1]}: {runtime['provider']}{', fast-math' if scorer.fast_math else ''}")

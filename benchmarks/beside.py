@@ -1,7 +1,7 @@
 """What scoring beside an encoder costs the encoder, by the session's threads; and one session against several.
 
-    python -m benchmarks.beside artifacts/lpips_alex_fp32.onnx
-    python -m benchmarks.beside artifacts/lpips_alex_fp32.onnx --callers
+    python -m benchmarks beside artifacts/lpips_alex_fp32.onnx
+    python -m benchmarks beside artifacts/lpips_alex_fp32.onnx --callers
 
 An encoder, ffmpeg with x264 (Debian: ffmpeg), encodes a test picture without end, while bare sessions of ONNX Runtime
 score a pair of 256x256 four times a second if they can, each way in a process of its own, in turns. Printed are what a
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,7 @@ class Encoder:
 
 
 def workers(model: Path, kind: str, ways: dict[str, Way]) -> dict[str, "subprocess.Popen[str]"]:
-    call = [sys.executable, "-m", "benchmarks.beside", str(model), "--serve", kind]
+    call = [sys.executable, "-m", "benchmarks", "beside", str(model), "--serve", kind]
     pipe = subprocess.PIPE
     return {name: subprocess.Popen([*call, name], stdin=pipe, stdout=pipe, text=True) for name in ways}
 
@@ -205,15 +205,15 @@ def stop(processes: dict[str, "subprocess.Popen[str]"]) -> None:
         process.wait()
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.beside", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks beside", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=12, metavar="N", help="(default 12)")
     parser.add_argument("--callers", action="store_true", help="one session against several, with no encoder")
     parser.add_argument("--serve", nargs=2, metavar=("KIND", "WAY"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.serve:
         kind, name = options.serve
         serve(str(options.model), {"beside": BESIDE, "callers": CALLERS}[kind][name])
@@ -225,7 +225,3 @@ def main() -> int:
     else:
         beside(options.model, options.rounds)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What decided how the CUDA provider is opened: its search for convolution algorithms, and pairs at once.
 
-    python -m benchmarks.cuda artifacts/lpips_alex_fp32_uint8.onnx artifacts/lpips_squeeze_fp32_uint8.onnx
+    python -m benchmarks cuda artifacts/lpips_alex_fp32_uint8.onnx artifacts/lpips_squeeze_fp32_uint8.onnx
 
 For each way to search, the first run on a size of image and the median of 20 more; then, as this project opens it, the
 pairs a second by the number of pairs at once. Of uint8 models; images go to the GPU and numbers come back in the time.
@@ -10,10 +10,10 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.nvidia import nvidia_gpus
 from lpips_runtime.ort import onnxruntime
 from lpips_runtime.providers import PROVIDERS
@@ -65,21 +65,13 @@ def measure(model: Path) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cuda", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks cuda", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="uint8 artifacts")
-    options = parser.parse_args()
-    try:
-        print(f"{', '.join(gpu.name for gpu in nvidia_gpus()) or 'no GPU'}, ONNX Runtime {onnxruntime().__version__}")
-        for model in options.models:
-            measure(model)
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    options = parser.parse_args(arguments)
+    print(f"{', '.join(gpu.name for gpu in nvidia_gpus()) or 'no GPU'}, ONNX Runtime {onnxruntime().__version__}")
+    for model in options.models:
+        measure(model)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

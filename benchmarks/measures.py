@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -50,15 +51,15 @@ def average_precision(distances: np.ndarray, same: np.ndarray) -> float:
     return float((envelope * same).sum() / found[-1]) if found[-1] else 0.0
 
 
-def _opinion(correlation: Callable) -> Statistic:
+def _correlation(measure: Callable[..., Any], one: np.ndarray, other: np.ndarray) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:  # orders nothing; scipy warns and says NaN
+        return 0.0
+    return float(measure(one, other).statistic)
+
+
+def _with_opinion(measure: Callable[..., Any]) -> Statistic:
     """Between mean opinion, larger for better, and the distance with its sign changed: 1 is full agreement."""
-
-    def of(distances: np.ndarray, opinion: np.ndarray) -> float:
-        if np.ptp(distances) == 0 or np.ptp(opinion) == 0:  # orders nothing; scipy warns and says NaN
-            return 0.0
-        return float(correlation(-distances[:, 0], opinion).statistic)
-
-    return of
+    return lambda distances, opinion: _correlation(measure, -distances[:, 0], opinion)
 
 
 def in_order(distances: np.ndarray, strengths: np.ndarray) -> float:
@@ -71,11 +72,16 @@ def in_order(distances: np.ndarray, strengths: np.ndarray) -> float:
     return float(grown.mean())
 
 
+def with_strength(distances: np.ndarray, strengths: np.ndarray) -> float:
+    """Spearman's correlation between distance and strength over all rows: pictures differ in what they hide."""
+    return _correlation(stats.spearmanr, distances.ravel(), strengths.ravel())
+
+
 MEASURES: Mapping[str, Sequence[Measure]] = {
     "2afc": (Measure("2AFC, %", two_afc, percent=True),),
     "jnd": (Measure("JND mAP, %", average_precision, percent=True),),
-    "opinion": (Measure("Spearman", _opinion(stats.spearmanr)), Measure("Pearson", _opinion(stats.pearsonr))),
-    "strength": (Measure("order of strengths", in_order),),
+    "opinion": (Measure("Spearman", _with_opinion(stats.spearmanr)), Measure("Pearson", _with_opinion(stats.pearsonr))),
+    "strength": (Measure("order kept", in_order), Measure("Spearman", with_strength)),
 }
 
 

@@ -1,8 +1,8 @@
 """What scoring takes in memory, and what tiles cost in time.
 
-    python -m benchmarks.memory artifacts/lpips_alex_fp32.onnx artifacts/lpips_vgg_fp32.onnx
-    python -m benchmarks.memory --costs artifacts/lpips_alex_fp32.onnx artifacts/lpips_alex_fp16.onnx
-    python -m benchmarks.memory --tiles artifacts/lpips_alex_fp32.onnx
+    python -m benchmarks memory artifacts/lpips_alex_fp32.onnx artifacts/lpips_vgg_fp32.onnx
+    python -m benchmarks memory --costs artifacts/lpips_alex_fp32.onnx artifacts/lpips_alex_fp16.onnx
+    python -m benchmarks memory --tiles artifacts/lpips_alex_fp32.onnx
 
 Without an option, lpips-score scores a pair of 3840x2160 PNG files, in a process of its own for each row, with and
 without a heatmap, and with other limits: printed are the limit, the tiles, the largest resident memory of the process
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -172,21 +173,20 @@ def tiles(models: list[str], rounds: int) -> None:
                 print(f"{Path(model).stem:24} {cut}  {middle:.2f} ({low:.2f}..{high:.2f})", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--costs", action="store_true", help="the figures of the table in lpips_runtime.memory")
     parser.add_argument("--tiles", action="store_true", help="time of tiled runs against untiled ones")
     parser.add_argument("--provider", default="cpu", metavar="NAME", help="not of --tiles (default cpu)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.costs:
         costs(options.models, options.provider)
     elif options.tiles:
         tiles(options.models, options.rounds)
     else:
         commands(options.models, options.provider)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,6 +1,6 @@
 """How artifacts of other precisions agree with the float32 one on photographs, and how fast they are beside it.
 
-    python -m benchmarks.precision artifacts/lpips_alex_fp32.onnx artifacts/lpips_alex_int8.onnx --photos DIR
+    python -m benchmarks precision artifacts/lpips_alex_fp32.onnx artifacts/lpips_alex_int8.onnx --photos DIR
 
 The photographs should be others than those of the calibration; the distortions here are. Each crop is compared with
 its distorted versions. Latencies are of one pair, conversion from 8-bit images included, measured in turns; printed
@@ -19,7 +19,6 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from lpips_export.agreement import Agreement, agreement
 from lpips_runtime import Scorer
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.images import load_image
 from lpips_runtime.pairs import images_in
 
@@ -145,9 +144,9 @@ def _line(name: str, found: Agreement | None, seconds: np.ndarray, first: np.nda
     return f"| {name} | {found.error:.2%} | {found.worst:.0%} | {found.spearman:.5f} | {found.triplets:.2%} | {speed} |"
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m benchmarks precision", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("artifacts", nargs="+", metavar="MODEL", help="the float32 one first")
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
@@ -155,14 +154,10 @@ def main() -> int:
     parser.add_argument("--crops", type=int, default=1, metavar="N", help="of each photograph (default 1)")
     parser.add_argument("--threads", type=int, default=None, metavar="N")
     parser.add_argument("--rounds", type=int, default=30, metavar="N")
-    options = parser.parse_args()
-    try:
-        crops = photographs(options.photos, options.side, options.crops)
-        scorers = [Scorer(path, provider="cpu", threads=options.threads) for path in options.artifacts]
-        every = [distances(scorer, crops) for scorer in scorers]
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    options = parser.parse_args(arguments)
+    crops = photographs(options.photos, options.side, options.crops)
+    scorers = [Scorer(path, provider="cpu", threads=options.threads) for path in options.artifacts]
+    every = [distances(scorer, crops) for scorer in scorers]
     source = np.repeat(np.arange(len(crops)), len(DISTORTIONS))
     names = list(DISTORTIONS) * len(crops)
     seconds = latencies(scorers, options.side, options.rounds)
@@ -174,7 +169,3 @@ def main() -> int:
         found = agreement(every[0].ravel(), every[row].ravel(), source, names) if row else None
         print(_line(scorer.path.name, found, seconds[row], seconds[0]), flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

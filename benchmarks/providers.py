@@ -1,6 +1,6 @@
 """How fast and how exact each execution provider is beside the CPU provider, in float32 and with fast-math.
 
-    python -m benchmarks.providers artifacts/lpips_alex_fp32.onnx [MODEL ...] --photos DIR
+    python -m benchmarks providers artifacts/lpips_alex_fp32.onnx [MODEL ...] --photos DIR
 
 Latencies are of one pair, conversion from 8-bit images included, measured in turns; printed are the median and, of the
 CPU provider's time by this one's round by round, median and quartiles. Errors are relative to the CPU provider: of
@@ -9,9 +9,8 @@ crops of the photographs and the same with noise, blur, brightness or single bit
 
 import argparse
 import itertools
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image, ImageFilter
 
 from benchmarks.precision import latencies, photographs
 from lpips_runtime import Scorer
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.fast_math import SMALLEST
 from lpips_runtime.listing import survey
 
@@ -59,9 +57,9 @@ def subjects(model: Path, threads: int | None) -> Iterator[tuple[str, Scorer, fl
             yield f"{row['provider']} | {types}", scorer, time.perf_counter() - start
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.providers", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m benchmarks providers", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="measure the errors too, on crops of 128 pixels")
@@ -69,14 +67,10 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS", help="for the times (default 256)")
     parser.add_argument("--threads", type=int, default=None, metavar="N")
     parser.add_argument("--rounds", type=int, default=30, metavar="N")
-    options = parser.parse_args()
-    try:
-        crops = photographs(options.photos, 128, options.crops) if options.photos else []
-        for model in options.models:
-            compare(model, crops, options)
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    options = parser.parse_args(arguments)
+    crops = photographs(options.photos, 128, options.crops) if options.photos else []
+    for model in options.models:
+        compare(model, crops, options)
     return 0
 
 
@@ -106,7 +100,3 @@ def compare(model: Path, crops: list[Image.Image], options: argparse.Namespace) 
         shown = found >= SMALLEST
         error = np.abs(found[shown] / first[shown] - 1).max()
         print(f"\n{name}: of {shown.sum()} pairs that come out at {SMALLEST:g} or more the worst is {error:.2g} off")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

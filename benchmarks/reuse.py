@@ -1,6 +1,6 @@
 """What encoding each image once saves: all pairs of a set, and one reference against the others.
 
-    python -m benchmarks.reuse artifacts/lpips_alex_fp32.onnx artifacts/lpips_squeeze_fp32.onnx
+    python -m benchmarks reuse artifacts/lpips_alex_fp32.onnx artifacts/lpips_squeeze_fp32.onnx
 
 Needs the --split graphs beside each model. Both ways start from decoded images and run in turns, with a new cache each
 time; of pair by pair a sample of the pairs is timed and taken for all. Printed are medians, and of the ratio round by
@@ -10,7 +10,6 @@ taken at once, `--half DIR` what half precision in a store does to distances of 
 
 import argparse
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from lpips_runtime import Features, FeatureStore, Scorer
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.images import Image
 from lpips_runtime.reuse import Reuse
 
@@ -127,8 +125,8 @@ def half(path: Path, photos: Path, threads: int | None) -> None:
         )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reuse", description=(__doc__ or "").split("\n\n")[0])
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks reuse", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
     parser.add_argument("--images", type=int, default=24, metavar="N")
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS")
@@ -136,31 +134,23 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--blocks", action="store_true", help="time per image and pair, for several at once")
     parser.add_argument("--half", type=Path, metavar="DIR", help="error of half precision on these photographs")
-    options = parser.parse_args()
-    try:
-        if options.half is not None:
-            print("| model | pairs | largest error | relative, from 0.01 on | one pixel by 1/255: float32, half |")
-            print("| --- | --- | --- | --- | --- |")
-            for path in options.models:
-                half(path, options.half, options.threads)
-            return 0
-        if options.blocks:
-            print("| model | pixels | features | ms per image or pair, at once: | 1 | 2 | 4 | 8 | 16 |")
-            print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-        else:
-            print("| model | job | pair by pair, s | reusing, s | times as fast (quartiles) |")
-            print("| --- | --- | --- | --- | --- |")
+    options = parser.parse_args(arguments)
+    if options.half is not None:
+        print("| model | pairs | largest error | relative, from 0.01 on | one pixel by 1/255: float32, half |")
+        print("| --- | --- | --- | --- | --- |")
         for path in options.models:
-            with Scorer(path, provider="cpu", threads=options.threads) as scorer:
-                if options.blocks:
-                    blocks(scorer, options.side, options.rounds)
-                else:
-                    savings(scorer, noise(options.images, options.side), options.rounds)
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+            half(path, options.half, options.threads)
+        return 0
+    if options.blocks:
+        print("| model | pixels | features | ms per image or pair, at once: | 1 | 2 | 4 | 8 | 16 |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    else:
+        print("| model | job | pair by pair, s | reusing, s | times as fast (quartiles) |")
+        print("| --- | --- | --- | --- | --- |")
+    for path in options.models:
+        with Scorer(path, provider="cpu", threads=options.threads) as scorer:
+            if options.blocks:
+                blocks(scorer, options.side, options.rounds)
+            else:
+                savings(scorer, noise(options.images, options.side), options.rounds)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

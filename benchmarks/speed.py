@@ -1,7 +1,7 @@
 """How many times as fast this project is as what a user would take instead.
 
-    python -m benchmarks.speed artifacts/lpips_alex_fp32.onnx artifacts/lpips_squeeze_fp32.onnx
-    python -m benchmarks.speed --start artifacts/lpips_alex_fp32.onnx
+    python -m benchmarks speed artifacts/lpips_alex_fp32.onnx artifacts/lpips_squeeze_fp32.onnx
+    python -m benchmarks speed --start artifacts/lpips_alex_fp32.onnx
 
 From 8-bit arrays to the distance, each subject in a process of its own, in turns (`turns.py`); the
 subjects are those of `subjects.py`. Printed are medians; of the ratios round by round median and quartiles, with the
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from PIL import Image
 
 from lpips_runtime import Scorer
 from lpips_runtime.cpu import bfloat16_pays, cpu_name
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.nvidia import nvidia_gpus
 
 from .subjects import SUBJECTS, Job, images
@@ -124,9 +124,9 @@ def start(model: Path, rounds: int) -> None:
     print(f"\nlpips-score is {ratio} times as fast; asked for: below 0.6 s, and 5 times")
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed",
+        prog="python -m benchmarks speed",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -138,21 +138,13 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="pairs at once (default 1)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default 2)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="(default 20)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(f"{cpu_name()}, faster in bfloat16: {'yes' if bfloat16_pays() else 'no'}")
     for gpu in nvidia_gpus():
         print(gpu.name)
-    try:
-        for model in options.models:
-            if options.start:
-                start(model, options.rounds)
-            else:
-                speed(model, options)
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    for model in options.models:
+        if options.start:
+            start(model, options.rounds)
+        else:
+            speed(model, options)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

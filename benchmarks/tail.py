@@ -1,6 +1,6 @@
 """Which arrangement of norm, difference, weighting and mean is the cheapest: the measurement behind metric.py.
 
-    python -m benchmarks.tail alex squeeze vgg --batch 1 8
+    python -m benchmarks tail alex squeeze vgg --batch 1 8
 
 The same backbone with each arrangement behind it is traced, opened on every provider that works here (with fast-math
 too, where there is any) and timed in turns on one pair or more, no conversion counted. Printed are, for each provider,
@@ -10,10 +10,9 @@ the reference itself in float32 is named too.
 """
 
 import argparse
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -30,7 +29,6 @@ from lpips_export.spec import ExportSpec, describe
 from lpips_export.tracing import serialized, trace
 from lpips_export.weights import load_backbone, load_lin
 from lpips_runtime.cpu import cpu_name
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.listing import survey
 from lpips_runtime.session import Session
 
@@ -206,9 +204,9 @@ def accuracy(net: str, options: argparse.Namespace) -> None:
             row(name, lambda a, b, on=session: on.run({"reference": a, "distorted": b}, ["distance"])[0])
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tail", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks tail", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("nets", nargs="+", choices=BACKBONES, metavar="NET")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="pairs at once (default 1)")
@@ -216,16 +214,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default 2)")
     parser.add_argument("--rounds", type=int, default=40, metavar="N", help="(default 40)")
     parser.add_argument("--accuracy", action="store_true", help="errors in place of times")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(cpu_name())
-    try:
-        for net in options.nets:
-            (accuracy if options.accuracy else times)(net, options)
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    for net in options.nets:
+        (accuracy if options.accuracy else times)(net, options)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

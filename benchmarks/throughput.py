@@ -1,7 +1,7 @@
 """How much of the speed of the bare session a stream of PNG pairs keeps, and what takes the rest.
 
-    python -m benchmarks.throughput artifacts/lpips_alex_fp32.onnx
-    python -m benchmarks.throughput artifacts/lpips_alex_fp32.onnx --batches
+    python -m benchmarks throughput artifacts/lpips_alex_fp32.onnx
+    python -m benchmarks throughput artifacts/lpips_alex_fp32.onnx --batches
 
 Scored are crops of scikit-learn's china.jpg against noisy versions of them. The bare session gets them as decoded 8-bit
 arrays; conversion to float32 counts for all. Subjects take turns within a round; printed are medians, and of the ratios
@@ -10,7 +10,6 @@ size: the figures behind the batch sizes of stream.py.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,6 @@ from PIL import Image
 
 from lpips_runtime import Scorer
 from lpips_runtime.arrays import as_batch, to_tensor
-from lpips_runtime.errors import LpipsError
 from lpips_runtime.images import load_image
 from lpips_runtime.stream import _PAIRS, _PIXELS
 from lpips_runtime.workers import cores
@@ -119,9 +117,9 @@ def batches(scorer: Scorer, rounds: int) -> None:
         print(f"| {side} | {1e3 * np.median(wall['1']) / sizes[-1]:.2f} | {' | '.join(found)} |", flush=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m benchmarks throughput", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS", help="of the images (default 256)")
@@ -129,18 +127,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=11, metavar="N")
     parser.add_argument("--threads", type=int, default=None, metavar="N")
     parser.add_argument("--batches", action="store_true", help="measure what larger batches gain instead")
-    options = parser.parse_args()
-    try:
-        with Scorer(options.model, provider="cpu", threads=options.threads) as scorer:
-            if options.batches:
-                batches(scorer, options.rounds)
-            else:
-                throughput(scorer, options.side, options.pairs, options.rounds)
-    except LpipsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    options = parser.parse_args(arguments)
+    with Scorer(options.model, provider="cpu", threads=options.threads) as scorer:
+        if options.batches:
+            batches(scorer, options.rounds)
+        else:
+            throughput(scorer, options.side, options.pairs, options.rounds)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

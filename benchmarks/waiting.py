@@ -1,7 +1,7 @@
 """How long threads should spin while they wait for work: what it gains, and what it costs others.
 
-    python -m benchmarks.waiting artifacts/lpips_alex_fp32.onnx
-    python -m benchmarks.waiting artifacts/lpips_alex_fp32.onnx --busy 2
+    python -m benchmarks waiting artifacts/lpips_alex_fp32.onnx
+    python -m benchmarks waiting artifacts/lpips_alex_fp32.onnx --busy 2
 
 A pair of 256x256 every 50 ms by bare sessions of ONNX Runtime, each way in a process of its own, in turns. Printed are
 medians of the time and of the processor time, that of 20 ms after the run included, and the time beside that of threads
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def compare(model: Path, threads: int, rounds: int, busy: int) -> None:
     """Print the table of one model."""
     pipe = subprocess.PIPE
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
-    call = [sys.executable, "-m", "benchmarks.waiting", str(model), "--threads", str(threads), "--serve"]
+    call = [sys.executable, "-m", "benchmarks", "waiting", str(model), "--threads", str(threads), "--serve"]
     workers = {way: subprocess.Popen([*call, way], stdin=pipe, stdout=pipe, text=True) for way in WAYS}
     spent: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     order = np.random.default_rng(0)
@@ -84,22 +85,19 @@ def compare(model: Path, threads: int, rounds: int, busy: int) -> None:
         )
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.waiting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks waiting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default 2)")
     parser.add_argument("--rounds", type=int, default=40, metavar="N", help="(default 40)")
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="other processes that want the cores")
     parser.add_argument("--serve", choices=WAYS, metavar="WAY", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for model in options.models:
         if options.serve:
             serve(str(model), options.serve, options.threads)
         else:
             compare(model, options.threads, options.rounds, options.busy)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -15,7 +15,7 @@ SMALLEST = 2e-3
 Two images are subtracted that were each rounded, to 8 bits of precision in bfloat16 (TF32: 11). Of 144 pairs of natural
 crops, distorted from one changed pixel up, none that came out at this or more in bfloat16 was further than 22 % from
 float32 (alex 9, squeeze 15, vgg 22); vgg made 0.00104 of 0.00041, and each net up to hundreds of times too much of
-distances below 0.000001. `python -m benchmarks.providers --photos` prints these figures.
+distances below 0.000001. `python -m benchmarks providers --photos` prints these figures.
 """
 
 

@@ -33,7 +33,7 @@ __all__ = ["Features", "Split", "sibling"]
 _SAME_INT8 = 1e-3
 
 # Features compared in one run, in bytes: larger blocks leave the processor's caches and take longer per pair, smaller
-# ones are mostly the cost of the call (python -m benchmarks.reuse --blocks).
+# ones are mostly the cost of the call (python -m benchmarks reuse --blocks).
 BLOCK_BYTES = 1 << 20
 
 

@@ -27,7 +27,7 @@ AnyPair = Pair | tuple[_AnyPath, _AnyPath]
 # Pixels of pairs that wait, about; those of large images would fill the memory long before their number is a limit.
 _BYTES = 64 * 2**20
 # Threads: as many as there are cores, within these. Decoding is a tenth to a third of the work of scoring on the same
-# cores, and Pillow decodes without the interpreter's lock (python -m benchmarks.throughput).
+# cores, and Pillow decodes without the interpreter's lock (python -m benchmarks throughput).
 _DECODERS = (2, 8)
 # A source that has not answered for so long, in seconds, is one to wait for: what is there is scored meanwhile.
 _PATIENCE = 0.02

@@ -35,7 +35,7 @@ class SplitCost(NamedTuple):
 
 
 # By net and precision, rounded up: the larger of both inputs and, for INT8, of both targets. Measured on the CPU
-# provider, x86-64, ONNX Runtime 1.31 without memory patterns, by `python -m benchmarks.memory --costs MODEL ...`.
+# provider, x86-64, ONNX Runtime 1.31 without memory patterns, by `python -m benchmarks memory --costs MODEL ...`.
 # What a pixel takes depends on how well a size falls into the arena's blocks: the table holds the worst that was seen.
 # The defaults hold a 4K pair on alex in one piece, and compute a third more pixels than it has on vgg (docs/memory.md).
 COSTS = {
@@ -50,7 +50,7 @@ COSTS = {
     ("vgg", "int8"): Cost(fixed=160_000_000, per_pixel=2400, default=2_900_000_000),
 }
 
-# By net, in float32, rounded up: as above, by `python -m benchmarks.memory --costs`.
+# By net, in float32, rounded up: as above, by `python -m benchmarks memory --costs`.
 SPLIT_COSTS = {
     "alex": SplitCost(fixed=40_000_000, encoded=120, compared=210, kept=42),
     "squeeze": SplitCost(fixed=15_000_000, encoded=320, compared=700, kept=140),
@@ -58,7 +58,7 @@ SPLIT_COSTS = {
 }
 
 # By net, where OpenVINO takes more than the tables say: bytes per pixel of a run, and its own row of SPLIT_COSTS, by
-# `python -m benchmarks.memory --costs --provider openvino`. It was measured in float32, in which it takes most.
+# `python -m benchmarks memory --costs --provider openvino`. It was measured in float32, in which it takes most.
 _OPENVINO = {
     "alex": (180, SplitCost(fixed=40_000_000, encoded=165, compared=275, kept=42)),
     "squeeze": (530, SplitCost(fixed=30_000_000, encoded=525, compared=915, kept=140)),

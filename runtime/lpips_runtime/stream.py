@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["score_stream"]
 
 # Pairs that are scored at once, and pixels of one side of them all, unless the caller says how many: about the least
-# with which each net is as fast as with more (python -m benchmarks.throughput --batches).
+# with which each net is as fast as with more (python -m benchmarks throughput --batches).
 _PAIRS = 16
 _PIXELS = 2**19
 

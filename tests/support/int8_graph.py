@@ -10,6 +10,7 @@ import onnx
 import torch
 from PIL import Image
 
+from benchmarks import photographs
 from lpips_export.backbones import BACKBONES
 from lpips_export.equalisation import equalised
 from lpips_export.graph import QUANTISING, Graph
@@ -21,23 +22,12 @@ from lpips_export.tracing import trace
 from lpips_export.weights import load_backbone, load_lin
 from lpips_runtime.contract import ModelInfo
 
-# Photograph -> the package that brings it, and how many pictures it is cut into, columns x rows.
-_PHOTOGRAPHS = {
-    "datasets/images/china.jpg": ("sklearn", 3, 2),
-    "datasets/images/flower.jpg": ("sklearn", 3, 2),
-    "mpl-data/sample_data/grace_hopper.jpg": ("matplotlib", 2, 3),
-}
-
 
 def cut_photographs() -> Iterator[Image.Image]:
     """18 pictures of 213x213 or 256x200 pixels that share none; skips where the packages are missing."""
-    for name, (package, columns, rows) in _PHOTOGRAPHS.items():
-        with Image.open(needed.file_of(package, name)) as image:
-            photograph = image.convert("RGB")
-        width, height = photograph.width // columns, photograph.height // rows
-        for x in range(0, columns * width, width):
-            for y in range(0, rows * height, height):
-                yield photograph.crop((x, y, x + width, y + height))
+    for name, (package, _, _) in photographs.PHOTOGRAPHS.items():
+        needed.file_of(package, name)
+    yield from photographs.cut_photographs()
 
 
 def save_photographs(folder: Path) -> Path:
