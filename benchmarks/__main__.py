@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Mapping[str, str] = {
     "accuracy": "agreement with people's judgement, and of artifacts with one another",
     "beside": "what scoring costs an encoder on the same cores; one session against several",
+    "compare": "whether one artifact measures what another does: a gate for CI",
     "cuda": "how the CUDA provider is best opened",
     "memory": "memory at its peak, and what tiles cost",
     "precision": "how other precisions agree with float32 on photographs of yours",

@@ -22,6 +22,9 @@ from lpips_runtime import Scorer
 from lpips_runtime.images import load_image
 from lpips_runtime.pairs import images_in
 
+# Seconds between turns.
+_PAUSE = 0.01
+
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -124,13 +127,19 @@ def distances(scorer: Scorer, crops: Sequence[Image.Image]) -> np.ndarray:
 
 
 def latencies(scorers: Sequence[Scorer], side: int, rounds: int) -> np.ndarray:
-    """Seconds, float64 [scorers, rounds]; three rounds before the first are not counted."""
+    """Seconds, float64 [scorers, rounds]; three rounds before the first are not counted.
+
+    In every round each takes its turn, in an order that changes, after a pause in which the threads of the one before
+    end their spinning.
+    """
     pair = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    order = np.random.default_rng(1)
     seconds = np.empty((len(scorers), rounds))
     for number in range(-3, rounds):
-        for row, scorer in enumerate(scorers):
+        for row in order.permutation(len(scorers)):
+            time.sleep(_PAUSE)
             start = time.perf_counter()
-            scorer.score(*pair)
+            scorers[row].score(*pair)
             if number >= 0:
                 seconds[row, number] = time.perf_counter() - start
     return seconds
