@@ -187,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--side", type=int, default=224, metavar="PIXELS", help="of crops of --photos (default 224)")
     parser.add_argument("--max-difference", type=float, default=0.025, metavar="X", help="(default 0.025)")
     parser.add_argument("--min-rank", type=float, metavar="R", help="(default 1 - X/80, as INT8 must have)")
-    parser.add_argument("--provider", default="cpu", metavar="NAME", help="of both (default cpu)")
+    parser.add_argument("--provider", default="auto", metavar="NAME", help="of both (default auto)")
     parser.add_argument("--threads", type=int, metavar="N", help="(default: the cores)")
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="of timing (default 30)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there too")

@@ -1,5 +1,6 @@
 """The built-in set and data sets from end to end: what is printed, what is counted, and where it ends."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from judged_files import answer, image
 from PIL import Image
 
 from benchmarks.__main__ import main
+from benchmarks.accuracy import published
 from benchmarks.judged import judged
 from benchmarks.photographs import GRADED, cut_photographs, graded
 from benchmarks.streaming import distances
@@ -21,6 +23,13 @@ Exported = Callable[..., list[Path]]
 @pytest.fixture(scope="session")
 def alex(exported: Exported) -> Path:
     return exported(net="alex", split=True)[0]
+
+
+@pytest.fixture
+def of_the_paper(monkeypatch: pytest.MonkeyPatch, alex: Path) -> None:
+    """The random weights of `alex` are taken for those that the published values are of."""
+    with Scorer(alex, provider="cpu") as scorer:
+        monkeypatch.setattr("benchmarks.accuracy.BACKBONE_SHA256", {"alex": scorer.info.backbone_sha256})
 
 
 @pytest.fixture
@@ -45,6 +54,7 @@ def rows(text: str, name: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.usefixtures("of_the_paper")
 def test_2afc_of_triplets_is_what_people_said(triplets: Path, alex: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accuracy", str(alex), "--data", str(triplets), "--bootstraps", "20"]) == 0
     ((_, measure, model, score, count, published),) = rows(capsys.readouterr().out, "2afc cnn")
@@ -90,6 +100,52 @@ def test_opinions_are_correlated(tmp_path: Path, alex: Path, capsys: pytest.Capt
     spearman, pearson = rows(capsys.readouterr().out, "study")
     assert spearman[3].startswith("1.0000")
     assert 0.5 < float(pearson[3].split()[0]) < 1
+
+
+def test_report_has_every_figure_and_what_made_it(triplets: Path, alex: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    (triplets / "2afc/val/cnn/judge/000002.npy").unlink()
+    call = ["accuracy", str(alex), str(alex), "--data", str(triplets), "--bootstraps", "5", "--json", str(report)]
+    assert main(call) == 3
+    found = json.loads(report.read_text())
+    assert found["unused"] == 1
+    assert [each["model"]["file"] for each in found["models"]] == [alex.name] * 2
+    assert found["scores"][0] == {
+        "set": "2afc cnn",
+        "measure": "2AFC, %",
+        "model": alex.name,
+        "value": pytest.approx(0.8),
+        "interval": [pytest.approx(0.8)] * 2,
+        "rows": 2,
+        "published": "",  # the backbone is none that anything was published of
+    }
+    assert found["beside_first"][alex.name]["error"] == 0
+
+
+@pytest.mark.usefixtures("of_the_paper")
+def test_mean_over_sets_has_a_published_value_beside_it_only_for_the_sets_of_the_paper(
+    alex: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["traditional", "cnn", "superres", "deblur", "color", "frameinterp"]
+    for name in names:
+        for part in ("ref", "p0", "p1"):
+            image(tmp_path / f"2afc/val/{name}/{part}/0.png", seed=len(part))
+        answer(tmp_path / f"2afc/val/{name}/judge/0.npy", 0.2)
+    call = ["accuracy", str(alex), "--data", str(tmp_path), "--bootstraps", "1"]
+    assert main(call) == 0
+    # The two are one image: the distance cannot decide.
+    ((_, _, _, score, _, published),) = rows(capsys.readouterr().out, "mean of 6 sets")
+    assert (score, published) == ("50.0", "69.8")
+    (tmp_path / "2afc/val/color").rename(tmp_path / "2afc/val/colour")
+    assert main(call) == 0
+    assert rows(capsys.readouterr().out, "mean of 6 sets")[0][5] == ""
+
+
+@pytest.mark.usefixtures("of_the_paper")
+def test_published_values_are_of_the_weights_that_they_were_published_for(alex: Path, exported: Exported) -> None:
+    for model, value in ((alex, "73.9"), (exported(net="alex", lin="none", quick=True)[0], "")):
+        with Scorer(model, provider="cpu") as scorer:
+            assert published(scorer.info, "2afc traditional", "2AFC, %") == value
 
 
 def test_layout_without_data_says_where_to_get_it(alex: Path, capsys: pytest.CaptureFixture[str]) -> None:
