@@ -29,7 +29,7 @@ def graph(
     random_backbone: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str, str, str], Path]:
-    """net, precision, input -> a pair graph of random weights; of float32, and of alex in half, the siblings lie beside it."""
+    """net, precision, input -> a pair graph of random weights; in float32, and of alex in half, with its siblings."""
 
     def make(net: str, precision: str, image_input: str) -> Path:
         if precision != "int8":
