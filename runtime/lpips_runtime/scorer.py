@@ -223,11 +223,14 @@ class Scorer:
         return await self._workers.call(self.detail, reference, distorted, value_range=value_range)
 
     def encode(self, images: ImageLike, *, value_range: tuple[float, float] | None = None) -> Features:
-        """What `compare` compares of an image or a batch, computed once. Needs the --split graphs beside the model."""
+        """What `compare` compares of an image or a batch, computed once. Needs the --split graphs beside the model.
+
+        With `features` what is kept of one large image is mapped, see FeatureStore; `Features.copy` has its own memory.
+        """
         batch = self.load(images, value_range=value_range)
         if self._memory is not None:
             self._memory.check_encoded(batch.count, batch.height, batch.width)
-        return self.split.encode(batch)
+        return self.split.encode(batch, mapped=True)
 
     def compare(self, reference: Features, distorted: Features) -> float | np.ndarray:
         """The distance that `score` gives for the images: a float for one pair, float32 [N] for batches.

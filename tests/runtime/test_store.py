@@ -104,6 +104,38 @@ def test_large_features_are_mapped_and_small_ones_read(
     assert encodings == [1, 1]
 
 
+TRUNCATE = """
+import itertools, os, sys
+from pathlib import Path
+from lpips_runtime import Scorer, store
+store._MAPPED_BYTES = 1  # as if these images were large
+folder, names = Path(sys.argv[2]), sorted(Path(sys.argv[3]).iterdir())
+pairs = list(itertools.combinations(names, 2))
+with Scorer(sys.argv[1], threads=1) as scorer:
+    expected = [result.distance for result in scorer.stream(pairs, batch_size=1)]
+with Scorer(sys.argv[1], threads=1, features=folder) as scorer:
+    for name in names:
+        scorer.encode(name)
+    kept = [scorer.encode(name).copy() for name in names]
+    found = []
+    for result in scorer.stream(pairs, batch_size=1):
+        found.append(result.distance)
+        for path in folder.rglob("*.npy"):
+            os.truncate(path, 4096)
+    assert found == expected, (found, expected)
+    assert [scorer.compare(kept[names.index(a)], kept[names.index(b)]) for a, b in pairs] == expected
+"""
+
+
+def test_a_file_that_is_truncated_amid_a_job_takes_no_process_down(models: Models, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for seed in range(4):
+        PILImage.fromarray(noise(96, 96, seed=seed)).save(tmp_path / "images" / f"{seed}.png")
+    arguments = [sys.executable, "-c", TRUNCATE, models("alex"), tmp_path / "store", tmp_path / "images"]
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_models_and_precisions_are_not_mixed_up(opened: Opened, encodings: list[int], tmp_path: Path) -> None:
     a = noise(40, 40)
     for options in ({}, {"name": "squeeze"}, {"precision": "fp16"}):
