@@ -32,6 +32,8 @@ __all__ = ["Features", "Split", "sibling"]
 # another calibration above. Of the float graphs the metadata tells all that decides the numbers.
 _SAME_INT8 = 1e-3
 
+_DAMAGED = "encoded again, in place of damaged files of the feature store"
+
 # Features compared in one run, in bytes: larger blocks leave the processor's caches and take longer per pair, smaller
 # ones are mostly the cost of the call (python -m benchmarks.reuse --blocks).
 BLOCK_BYTES = 1 << 20
@@ -190,7 +192,7 @@ class Split:
                 if (values := store.recall(self.model, key, mapped=mapped)) is not None:
                     found[key] = values
             except StoreError as error:
-                notes.append(Note("store damaged", f"{error}; it was encoded again"))
+                notes.append(Note("store damaged", _DAMAGED, about=str(error)))
         missing = {key: number for number, key in enumerate(keys) if key not in found}
         if missing:
             encoded = store.rounded(self._run(replace(batch, pixels=batch.pixels[list(missing.values())])))
