@@ -100,7 +100,7 @@ class Scorer:
         )
         self._memory = limited(self._session, max_memory)
         self._workers = Workers()
-        self.store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
+        self.store = features if isinstance(features, FeatureStore | None) else FeatureStore(features)
         self._split: Split | None = None
         self._splitting = threading.Lock()
         self._said = False  # that a distance is too small for fast-math
@@ -258,7 +258,7 @@ class Scorer:
         from .stream import score_stream
 
         _ = self._open  # a closed one says so here, not in every result
-        if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= MAX_BATCH):
+        if batch_size is not None and (type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH):
             raise UsageError(f"batch_size is {batch_size!r}, it must be a whole number from 1 to {MAX_BATCH}")
         return score_stream(self, pairs, background=self._background, maps=maps, batch_size=batch_size)
 

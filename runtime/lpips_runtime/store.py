@@ -39,13 +39,16 @@ class FeatureStore:
     `Scorer.encode` returns of one large image is mapped, and another program that truncates such a file in place while
     it is in use takes the process down (SIGBUS). Removing or replacing one is safe.
 
-    Raises StoreError if the folder is a file or cannot be made, UsageError for another precision.
+    Raises StoreError if the folder is a file or cannot be made, UsageError for what names none or another precision.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, precision: str = "fp32") -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision of the store is {precision!r}, must be one of {', '.join(PRECISIONS)}")
-        self.folder = Path(folder).absolute()
+        name = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
+        if not isinstance(name, str) or not name:  # an empty one would be the current folder
+            raise UsageError(f"the folder of the feature store is {folder!r}; name one, '.' for the current folder")
+        self.folder = Path(name).absolute()
         self.precision = precision
         self._unwritable: str | None = None
         try:

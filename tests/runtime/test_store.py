@@ -474,3 +474,9 @@ def test_the_command_refuses_what_cannot_be_meant(run: Run) -> None:
     )
     code, out, err = run("a.png", "b.png", "--feature-store", "a.png")
     assert (code, out, err) == (2, "", "error: a.png: cannot be a feature store: File exists; name a folder\n")
+    assert run("a.png", "b.png", "--feature-store", "") == (
+        2,
+        "",
+        "error: the folder of the feature store is ''; name one, '.' for the current folder\n",
+    )
+    assert not [path for path in Path().iterdir() if path.is_dir()]
