@@ -209,8 +209,9 @@ class Scorer:
     ) -> float | np.ndarray:
         """`score` in a thread of the Scorer's own, so that the event loop goes on.
 
-        Any number may be awaited at once; as many as there are cores are loaded and scored at a time. One that is
-        cancelled before its turn is never scored, later its number is dropped.
+        Any number may be awaited at once; as many as this process may use cores, or has time on them, are loaded and
+        scored at a time. `max_memory` holds for each call by itself: so many at a time may take so many times as much.
+        One that is cancelled before its turn is never scored, later its number is dropped.
         """
         _ = self._open
         return await self._workers.call(self.score, reference, distorted, value_range=value_range)
