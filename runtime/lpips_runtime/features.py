@@ -32,7 +32,7 @@ __all__ = ["Features", "Split", "sibling"]
 # another calibration above. Of the float graphs the metadata tells all that decides the numbers.
 _SAME_INT8 = 1e-3
 
-_DAMAGED = "encoded again, and kept anew, in place of damaged files of the feature store"
+_DAMAGED = "encoded again, in place of damaged files of the feature store"
 
 # Features compared in one run, in bytes: larger blocks leave the processor's caches and take longer per pair, smaller
 # ones are mostly the cost of the call (python -m benchmarks.reuse --blocks).

@@ -239,7 +239,7 @@ def test_a_damaged_file_is_told_encoded_again_and_replaced(
     assert scorer.compare(encoded, scorer.encode(b)) == expected
     (note,) = encoded.notes
     assert (note.kind, encodings) == ("store damaged", [1])
-    assert note.text == "encoded again, and kept anew, in place of damaged files of the feature store"
+    assert note.text == "encoded again, in place of damaged files of the feature store"
     assert re.fullmatch(re.escape(str(path)) + r": is damaged \(.+\)", note.about)
     assert path.read_bytes() == whole
     assert scorer.encode(a).notes == ()
@@ -443,7 +443,7 @@ def test_the_command_counts_damaged_files_and_the_pairs_that_they_are_of(run: Ru
     for path in damaged:
         _flip(path)
     said = (
-        r"note: frames/0\.png, frames/1\.png and 2 other pairs: encoded again, and kept anew, in place of damaged "
+        r"note: frames/0\.png, frames/1\.png and 2 other pairs: encoded again, in place of damaged "
         r"files of the feature store: .*/(\w+)\.npy: is damaged \(its checksum does not fit\) and 3 other files\n"
     )
     again = run(*call)
