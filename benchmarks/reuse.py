@@ -2,14 +2,14 @@
 
     python -m benchmarks reuse artifacts/lpips_alex_fp32.onnx artifacts/lpips_squeeze_fp32.onnx
 
-Needs the --split graphs beside each model. Both ways start from decoded images and run in turns, with a new cache each
-time; of pair by pair a sample of the pairs is timed and taken for all. Printed are medians, and of the ratio round by
-round median and quartiles. `--blocks` prints instead what encoding and comparing take per image and pair when more are
-taken at once, `--half DIR` what half precision in a store does to distances of the photographs in a folder.
+Needs the --split graphs beside each model. Both ways start from decoded images, each in a process of its own, in turns
+(`turns.py`), with a new cache each time; of pair by pair a sample of the pairs is timed and taken for all. Printed are
+medians, and of the ratio round by round median and quartiles, with the least that is asked of it for as many images of
+that size as there are by default. `--blocks` prints instead what encoding and comparing take per image and pair when
+more are taken at once, `--half DIR` what half precision in a store does to distances of the photographs in a folder.
 """
 
 import argparse
-import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,22 +18,23 @@ from pathlib import Path
 import numpy as np
 
 from lpips_runtime import Features, FeatureStore, Scorer
-from lpips_runtime.images import Image
-from lpips_runtime.reuse import Reuse
 
 from .precision import DISTORTIONS, photographs
-from .turns import quartiles
+from .sets import SETS, sampled
+from .subjects import REUSE, Job
+from .turns import asked, quartiles, take_turns
 
-# Pairs at once, as a stream of such images has them.
-_BATCH = 8
-# Pairs whose time, pair by pair, stands for that of all.
-_SAMPLE = 12
+# The set of which something is asked: images, and pixels of a side.
+_IMAGES, _SIDE = 24, 256
 
+# Job -> how many times as fast reusing is to be at least, by net.
+FLOORS: dict[str, dict[str, float]] = {
+    "all pairs": {"alex": 6.0, "squeeze": 4.5, "vgg": 6.0},
+    "one against the others": {"alex": 1.7, "squeeze": 1.5, "vgg": 1.7},
+}
 
-def noise(count: int, side: int) -> list[Image]:
-    """Decoded images of random pixels."""
-    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return [Image(image, (), key=number) for number, image in enumerate(pixels)]
+# What distances may differ by and still be the same numbers, relative: float32's rounding.
+SAME = 1e-4
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -43,42 +44,36 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def savings(scorer: Scorer, images: Sequence[Image], rounds: int) -> None:
+def savings(model: Path, options: argparse.Namespace) -> None:
     """Print a row for all pairs of the images, and one for the first against the others."""
-    jobs = {
-        f"all pairs of {len(images)}": list(itertools.combinations(images, 2)),
-        f"one against {len(images) - 1}": [(images[0], image) for image in images[1:]],
-    }
-
-    def unread(path: Path) -> Image:
-        raise AssertionError(f"{path}: these images are decoded already")
-
-    def reusing(pairs: Sequence[tuple[Image, Image]]) -> None:
-        reuse = Reuse(scorer, unread)
-        for start in range(0, len(pairs), _BATCH):
-            reuse.run(pairs[start : start + _BATCH], depths=False)
-
-    def one_by_one(pairs: Sequence[tuple[Image, Image]]) -> None:
-        for a, b in pairs:
-            scorer.score(a.pixels, b.pixels)
-
-    for name, pairs in jobs.items():
-        sample = pairs[:: -(-len(pairs) // _SAMPLE)]
-        scorer.score(*(image.pixels for image in pairs[0]))
-        reusing(pairs[:2])
-        plain, ours = [], []
-        for _ in range(rounds):
-            plain.append(seconds(lambda some=sample: one_by_one(some)) * len(pairs) / len(sample))
-            ours.append(seconds(lambda some=pairs: reusing(some)))
-        ratios = quartiles([a / b for a, b in zip(plain, ours, strict=True)])
+    with Scorer(model, provider="cpu") as scorer:
+        net = scorer.info.net
+        _ = scorer.split  # what is missing says so here
+    job = Job(net, str(model), options.side, options.images, options.threads)
+    for which, floors in FLOORS.items():
+        plain, ours = (REUSE[which, way].title for way in ("pair by pair", "reusing"))
+        found = take_turns([plain, ours], job, options.rounds)
+        count = len(SETS[which](range(options.images)))
+        title = f"{model.name} | {which}, {options.images} images"
+        if absent := found[plain].absent or found[ours].absent:
+            print(f"| {title} | absent: {absent} | | | |", flush=True)
+            continue
+        sample = np.array(sampled(list(found[ours].distances)))
+        slow = np.array(found[plain].seconds) * count / len(sample)
+        fast = np.array(found[ours].seconds)
+        error = np.abs(sample / found[plain].distances - 1).max()
+        wrong = f", WRONG by {error:.2%}" if error > SAME else ""
+        floor = floors[net] if (options.images, options.side) == (_IMAGES, _SIDE) else None
         print(
-            f"| {scorer.path.name} | {name} | {np.median(plain):.2f} | {np.median(ours):.2f} | {ratios} |", flush=True
+            f"| {title} | {np.median(slow):.2f} | {np.median(fast):.2f}{wrong} | {quartiles(slow / fast)} "
+            f"| {asked(slow / fast, floor)} |",
+            flush=True,
         )
 
 
 def blocks(scorer: Scorer, side: int, rounds: int) -> None:
     """Print what an image and a pair take for several numbers of them at once."""
-    pixels = np.stack([image.pixels for image in noise(16, side)])
+    pixels = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), dtype=np.uint8)
     encoded = [scorer.encode(image) for image in pixels]
     sizes = (1, 2, 4, 8, 16)
 
@@ -128,8 +123,8 @@ def half(path: Path, photos: Path, threads: int | None) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks reuse", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
-    parser.add_argument("--images", type=int, default=24, metavar="N")
-    parser.add_argument("--side", type=int, default=256, metavar="PIXELS")
+    parser.add_argument("--images", type=int, default=_IMAGES, metavar="N")
+    parser.add_argument("--side", type=int, default=_SIDE, metavar="PIXELS")
     parser.add_argument("--threads", type=int, default=2, metavar="N")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--blocks", action="store_true", help="time per image and pair, for several at once")
@@ -145,12 +140,12 @@ def main(arguments: Sequence[str]) -> int:
         print("| model | pixels | features | ms per image or pair, at once: | 1 | 2 | 4 | 8 | 16 |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     else:
-        print("| model | job | pair by pair, s | reusing, s | times as fast (quartiles) |")
-        print("| --- | --- | --- | --- | --- |")
+        print("| model | job | pair by pair, s | reusing, s | times as fast (quartiles) | at least |")
+        print("| --- | --- | --- | --- | --- | --- |")
     for path in options.models:
-        with Scorer(path, provider="cpu", threads=options.threads) as scorer:
-            if options.blocks:
+        if options.blocks:
+            with Scorer(path, provider="cpu", threads=options.threads) as scorer:
                 blocks(scorer, options.side, options.rounds)
-            else:
-                savings(scorer, noise(options.images, options.side), options.rounds)
+        else:
+            savings(path, options)
     return 0

@@ -28,7 +28,7 @@ from lpips_runtime.cpu import bfloat16_pays, cpu_name
 from lpips_runtime.nvidia import nvidia_gpus
 
 from .subjects import SUBJECTS, Job, images
-from .turns import Turns, quartiles, take_turns
+from .turns import Turns, asked, quartiles, take_turns
 
 # (subject, beside which other) -> how many times as fast it is to be at least, by net; on GPUs nothing is asked.
 FLOORS: dict[tuple[str, str], dict[str, float]] = {
@@ -81,8 +81,7 @@ def speed(model: Path, options: argparse.Namespace) -> None:
     for (name, beside), floors in FLOORS.items():
         if all(side in found and not found[side].absent for side in (name, beside)):
             ratios = np.array(found[beside].seconds) / np.array(found[name].seconds)
-            met = "" if np.median(ratios) >= floors.get(net, 0) else ", not met"
-            print(f"| {name} / {beside} | {quartiles(ratios)} | {floors.get(net, '-')}{met} |")
+            print(f"| {name} / {beside} | {quartiles(ratios)} | {asked(ratios, floors.get(net))} |")
     sys.stdout.flush()
 
 

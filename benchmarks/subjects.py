@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["SUBJECTS", "Job", "Score", "Subject", "images"]
+from .sets import SETS, one_by_one, reusing
+
+__all__ = ["REUSE", "SUBJECTS", "Job", "Score", "Subject", "find", "images", "prepared"]
 
 # Two uint8 [N, H, W, 3] -> float [N].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -36,13 +38,14 @@ class Job:
 @dataclass(frozen=True)
 class Subject:
     """title: for the tables. make: what makes it ready. device: where it computes. warm_up: calls before any is timed.
-    exact: whether its distances must be those of float32."""
+    exact: whether its distances must be those of float32. calls: that count, in a turn."""
 
     title: str
     make: Callable[[Job], Score]
     device: Literal["cpu", "cuda"] = "cpu"
     warm_up: int = 3
     exact: bool = True
+    calls: int = 4
 
 
 def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
@@ -203,9 +206,22 @@ SUBJECTS: Mapping[str, Subject] = {
 }
 
 
+# Of `reuse`: (job, way). What they are given as a batch is the set of images. One call is dozens of runs.
+REUSE: Mapping[tuple[str, str], Subject] = {
+    (which, way): Subject(f"{which}, {way}", make(which), warm_up=1, calls=1)
+    for which in SETS
+    for way, make in (("pair by pair", one_by_one), ("reusing", reusing))
+}
+
+
+def find(name: str) -> Subject:
+    """By its key in SUBJECTS, or by the title of one of REUSE."""
+    return {**SUBJECTS, **{subject.title: subject for subject in REUSE.values()}}[name]
+
+
 def prepared(name: str, job: Job) -> tuple[Score, np.ndarray, float]:
     """The subject, warmed up; its distances on `images(job)`; and the seconds that making it took."""
-    subject, pair, start = SUBJECTS[name], images(job), time.perf_counter()
+    subject, pair, start = find(name), images(job), time.perf_counter()
     score = subject.make(job)
     distances = score(*pair)
     seconds = time.perf_counter() - start

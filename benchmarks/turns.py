@@ -15,14 +15,12 @@ from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
-from .subjects import Job, images, prepared
+from .subjects import Job, find, images, prepared
 
-__all__ = ["Turns", "quartiles", "take_turns"]
+__all__ = ["Turns", "asked", "quartiles", "take_turns"]
 
 # Seconds.
 _PAUSE = 0.05
-# That count, in a turn.
-_CALLS = 4
 
 
 @dataclass(eq=False)
@@ -107,6 +105,13 @@ def quartiles(ratios: np.ndarray | Sequence[float], digits: int = 2) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def asked(ratios: np.ndarray | Sequence[float], floor: float | None) -> str:
+    """How many times as fast it is to be at least, None: nothing is asked; and whether it is not, by the median."""
+    if floor is None:
+        return "-"
+    return f"{floor}" if np.median(ratios) >= floor else f"{floor}, not met"
+
+
 def _serve(name: str, job: Job) -> None:
     pair = images(job)
     score = None
@@ -116,7 +121,7 @@ def _serve(name: str, job: Job) -> None:
             answer = {"distances": distances.tolist(), "seconds": seconds}
         else:
             seconds = []
-            for _ in range(1 + _CALLS):
+            for _ in range(1 + find(name).calls):
                 start = time.perf_counter()
                 score(*pair)
                 seconds.append(time.perf_counter() - start)

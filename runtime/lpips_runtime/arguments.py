@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from . import pairs as sources
 from ._version import __version__
+from .beside import beside, check_beside
 from .errors import UsageError
 from .models import manifest_path
 from .providers import MAX_THREADS
@@ -20,7 +21,7 @@ from .resume import RESUMABLE
 from .say import say
 from .sizes import parse_size
 
-__all__ = ["check_options", "check_targets", "parse"]
+__all__ = ["can_go_on", "check_options", "check_targets", "parse"]
 
 _DESCRIPTION = "Score images with LPIPS: 0 for equal images, larger the more they differ to a person."
 
@@ -204,17 +205,33 @@ def _check_resume(options: argparse.Namespace) -> None:
         raise UsageError("--resume goes on with numbers, not with pictures; leave out --heatmap")
 
 
+def can_go_on(options: argparse.Namespace) -> bool:
+    """Whether a later run could go on with what this one writes."""
+    if options.output is None or options.format not in RESUMABLE or options.heatmap is not None:
+        return False
+    return os.path.isfile(options.output) or not os.path.exists(options.output)  # noqa: PTH110, PTH113 (no OSError)
+
+
 def check_targets(options: argparse.Namespace, model: Path) -> None:
-    """Raise UsageError if something that is read would be overwritten."""
+    """Raise UsageError if something that is read would be overwritten, or what is not ours beside the results."""
     inputs = [options.reference, *options.distorted, options.pairs, model, manifest_path(model)]
     for option, target in (("-o", options.output), ("--heatmap", options.heatmap)):
         if target is not None and any(_same_file(target, other) for other in inputs if other is not None):
             raise UsageError(f"{option} {target}: is one of the inputs, and would be overwritten")
+    if can_go_on(options):
+        for path in beside(options.output):
+            if any(_same_file(path, other) for other in inputs if other is not None):
+                raise UsageError(
+                    f"-o {options.output}: {path.name} is written beside it, is one of the inputs, and would be "
+                    "overwritten; name another file"
+                )
+        if not (options.resume and os.path.exists(options.output)):  # noqa: PTH110 (no OSError)
+            check_beside(options.output)
     if options.output is not None and options.output.lower().endswith(sources.SUFFIXES):
         raise UsageError(f"-o {options.output}: is named like an image; results are text, --heatmap draws")
 
 
-def _same_file(one: str, other: str | Path) -> bool:
+def _same_file(one: str | Path, other: str | Path) -> bool:
     try:
         return Path(one).is_file() and Path(other).is_file() and Path(one).samefile(other)
     except OSError:  # a name that is too long, a folder that may not be read

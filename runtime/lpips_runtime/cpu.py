@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["bfloat16_pays", "cpu_name", "default_threads", "exact_int8"]
+__all__ = ["allowed_time", "bfloat16_pays", "cpu_name", "default_threads", "exact_int8"]
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def default_threads() -> int | None:
         return None
     cores = {_siblings(cpu) for cpu in os.sched_getaffinity(0)}
     # Rounded down: with time for 1.5 cores two threads were no faster than one.
-    return int(max(1, min(len(cores), _allowed_time())))
+    return int(max(1, min(len(cores), allowed_time())))
 
 
 def _siblings(cpu: int) -> str:
@@ -67,7 +67,7 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _allowed_time(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+def allowed_time(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """Seconds of CPU per second that the control groups of this process allow, infinite without a limit.
 
     See cpu.max in the kernel's admin-guide/cgroup-v2, and cpu.cfs_quota_us in scheduler/sched-bwc for version 1.

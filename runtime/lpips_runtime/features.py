@@ -32,6 +32,8 @@ __all__ = ["Features", "Split", "sibling"]
 # another calibration above. Of the float graphs the metadata tells all that decides the numbers.
 _SAME_INT8 = 1e-3
 
+_DAMAGED = "encoded again, in place of damaged files of the feature store"
+
 # Features compared in one run, in bytes: larger blocks leave the processor's caches and take longer per pair, smaller
 # ones are mostly the cost of the call (python -m benchmarks reuse --blocks).
 BLOCK_BYTES = 1 << 20
@@ -128,14 +130,15 @@ class Split:
         if pair.info.precision == "int8":
             self._check_numbers(pair)
 
-    def encode(self, batch: Batch) -> Features:
+    def encode(self, batch: Batch, *, mapped: bool = False) -> Features:
         """The features of checked images. Raises ShapeError if they are too small, ProviderError as Session does.
 
+        mapped: those of one large image may stay in the store's file, see FeatureStore.
         Through the store, if there is one. A file of it that is damaged is encoded anew, and what cannot be kept there
         is used all the same; `Features.notes` tell.
         """
         check_size(batch, self._features.info.min_size, self._features.info.net)
-        values, notes = (self._run(batch), ()) if self._store is None else self._stored(batch, self._store)
+        values, notes = (self._run(batch), ()) if self._store is None else self._stored(batch, self._store, mapped)
         return Features(values, batch.height, batch.width, self.model, batch.single, notes)
 
     def compare(self, reference: Features, distorted: Features) -> list[np.ndarray]:
@@ -178,16 +181,18 @@ class Split:
             value.flags.writeable = False
         return values
 
-    def _stored(self, batch: Batch, store: FeatureStore) -> tuple[tuple[np.ndarray, ...], tuple[Note, ...]]:
+    def _stored(
+        self, batch: Batch, store: FeatureStore, mapped: bool
+    ) -> tuple[tuple[np.ndarray, ...], tuple[Note, ...]]:
         keys = [store.key(pixels) for pixels in batch.pixels]
         found = dict[str, tuple[np.ndarray, ...]]()
         notes = list[Note]()
         for key in dict.fromkeys(keys):
             try:
-                if (values := store.recall(self.model, key)) is not None:
+                if (values := store.recall(self.model, key, mapped=mapped)) is not None:
                     found[key] = values
             except StoreError as error:
-                notes.append(Note("store damaged", f"{error}; it was encoded again"))
+                notes.append(Note("store damaged", _DAMAGED, about=str(error)))
         missing = {key: number for number, key in enumerate(keys) if key not in found}
         if missing:
             encoded = store.rounded(self._run(replace(batch, pixels=batch.pixels[list(missing.values())])))

@@ -50,11 +50,13 @@ class Note:
     """Something that the user of a file should know although it could be read.
 
     kind: stable key, one of gray16, rgb16, icc, mpo, exif; of a result, fast-math. text: the same for every file of
-    a kind, without the file's name, so that a command can say it once with a count.
+    a kind, without the file's name, so that a command can say it once with a count. about: what it is about where that
+    is neither the image nor the same for all: a file of the store, and what is wrong with it.
     """
 
     kind: str
     text: str
+    about: str = ""
 
 
 @dataclass(frozen=True, eq=False)

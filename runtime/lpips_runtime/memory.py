@@ -112,7 +112,7 @@ class Memory:
         if limit < least:
             raise UsageError(
                 f"max_memory (--max-memory) is {format_size(limit)}, too small for a tile of {info.net} "
-                f"{info.precision}; give at least {format_size(least)}"
+                f"{info.precision}; give at least {format_size(least)}, more for large images"
             )
         return cls(info, limit, True, cost, split)
 

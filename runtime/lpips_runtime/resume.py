@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from .beside import beside, check_beside
 from .checksums import Checksums, Summed
 from .errors import ForeignResultError, OutputError
 from .output import TextSink, replacing, reported
@@ -84,9 +85,9 @@ class Job:
     ) -> None:
         self.pairs = iter(pairs)
         self._path = Path(path)
-        self._record_path = self._path.with_name(f"{self._path.name}.job.json")
+        self._record_path, sums = beside(path)
         self._record = {"format": form, "layers": layers, **made_by}
-        self._sums = Checksums(self._path.with_name(f"{self._path.name}.job.crc32"))
+        self._sums = Checksums(sums)
         self._layers = layers
         self._form = RESUMABLE[form]
         self._kept = 0  # bytes of the file, up to the end of its last whole row
@@ -141,21 +142,27 @@ class Job:
                 yield result
 
     def begin(self) -> bool:
-        """Cut off what is no whole row, for others to append; -> whether anything is left. If not, the file is anew."""
+        """Cut off what is no whole row, for others to append; -> whether anything is left. If not, the file is anew.
+
+        Raises ForeignResultError as check_beside does, OutputError if that cannot be done.
+        """
         if self._kept:
             with reported(self._path):
                 os.truncate(self._path, self._kept)
             return True
-        try:
-            # Before the rows: old ones must never lie beside a record that is not theirs.
-            self._record_path.unlink(missing_ok=True)
-        except NotADirectoryError:  # which whoever opens the file will say
-            pass
-        except OSError as error:
-            raise OutputError(
-                f"{self._path}: cannot be written: an older {self._record_path.name} beside it cannot be removed "
-                f"({error.strerror})"
-            ) from error
+        check_beside(self._path)
+        # Before the rows: old ones must never lie beside a record that is not theirs. The checksums go first, since
+        # without the record nothing says that they are ours.
+        for old in (self._sums.path, self._record_path):
+            try:
+                old.unlink(missing_ok=True)
+            except NotADirectoryError:  # which whoever opens the file will say
+                pass
+            except OSError as error:
+                raise OutputError(
+                    f"{self._path}: cannot be written: an older {old.name} beside it cannot be removed "
+                    f"({error.strerror})"
+                ) from error
         return False
 
     def recorded(self, stream: TextSink) -> TextSink:

@@ -100,7 +100,7 @@ class Scorer:
         )
         self._memory = limited(self._session, max_memory)
         self._workers = Workers()
-        self.store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
+        self.store = features if isinstance(features, FeatureStore | None) else FeatureStore(features)
         self._split: Split | None = None
         self._splitting = threading.Lock()
         self._said = False  # that a distance is too small for fast-math
@@ -209,8 +209,9 @@ class Scorer:
     ) -> float | np.ndarray:
         """`score` in a thread of the Scorer's own, so that the event loop goes on.
 
-        Any number may be awaited at once; as many as there are cores are loaded and scored at a time. One that is
-        cancelled before its turn is never scored, later its number is dropped.
+        Any number may be awaited at once; as many as this process may use cores, or has time on them, are loaded and
+        scored at a time. `max_memory` holds for each call by itself: so many at a time may take so many times as much.
+        One that is cancelled before its turn is never scored, later its number is dropped.
         """
         _ = self._open
         return await self._workers.call(self.score, reference, distorted, value_range=value_range)
@@ -223,11 +224,14 @@ class Scorer:
         return await self._workers.call(self.detail, reference, distorted, value_range=value_range)
 
     def encode(self, images: ImageLike, *, value_range: tuple[float, float] | None = None) -> Features:
-        """What `compare` compares of an image or a batch, computed once. Needs the --split graphs beside the model."""
+        """What `compare` compares of an image or a batch, computed once. Needs the --split graphs beside the model.
+
+        With `features` what is kept of one large image is mapped, see FeatureStore; `Features.copy` has its own memory.
+        """
         batch = self.load(images, value_range=value_range)
         if self._memory is not None:
             self._memory.check_encoded(batch.count, batch.height, batch.width)
-        return self.split.encode(batch)
+        return self.split.encode(batch, mapped=True)
 
     def compare(self, reference: Features, distorted: Features) -> float | np.ndarray:
         """The distance that `score` gives for the images: a float for one pair, float32 [N] for batches.
@@ -255,7 +259,7 @@ class Scorer:
         from .stream import score_stream
 
         _ = self._open  # a closed one says so here, not in every result
-        if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= MAX_BATCH):
+        if batch_size is not None and (type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH):
             raise UsageError(f"batch_size is {batch_size!r}, it must be a whole number from 1 to {MAX_BATCH}")
         return score_stream(self, pairs, background=self._background, maps=maps, batch_size=batch_size)
 

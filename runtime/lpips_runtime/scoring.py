@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import can_go_on
 from .errors import OutputError, PairingError
 from .notes import Notes
 from .output import open_output
 from .pairs import Pair
 from .progress import ProgressBar
 from .results import FORMATS, Summary, format_distance
-from .resume import RESUMABLE, Job
+from .resume import Job
 from .say import say
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: bool
         draw = drawing.to_file(scorer.info, target) if single else drawing.to_folder(scorer.info, target, Path(base))
         pairs = pairs if single else drawing.outside(pairs, target)
     with ExitStack() as stack:
-        job = stack.enter_context(_job(scorer, pairs, options)) if _can_go_on(options) else None
+        job = stack.enter_context(_job(scorer, pairs, options)) if can_go_on(options) else None
         resumed = False
         if job is not None:
             for result in job.earlier() if options.resume else ():
@@ -112,13 +112,6 @@ def score(scorer: Scorer, pairs: Iterable[Pair], total: int | None, single: bool
     if summary.failed or broken is not None:
         return 3
     return 1 if above else 0
-
-
-def _can_go_on(options: argparse.Namespace) -> bool:
-    """Whether a later run could go on with what this one writes."""
-    if options.output is None or options.format not in RESUMABLE or options.heatmap is not None:
-        return False
-    return os.path.isfile(options.output) or not os.path.exists(options.output)  # noqa: PTH110, PTH113 (no OSError)
 
 
 def _job(scorer: Scorer, pairs: Iterable[Pair], options: argparse.Namespace) -> Job:

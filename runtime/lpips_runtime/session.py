@@ -54,7 +54,7 @@ class Session:
         fast_math: bool = False,
         kind: str | None = "pair",
     ) -> None:
-        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
             raise UsageError(f"threads is {threads!r}, it must be a whole number from 1 to {MAX_THREADS}")
         self.path = Path(path)
         data, self.sha256 = read_model(self.path)

@@ -18,8 +18,8 @@ __all__ = ["PRECISIONS", "FeatureStore"]
 
 PRECISIONS = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
 
-# Smaller files are read, larger ones mapped into memory: a map keeps its file open, and of those a process may only
-# have so many.
+# Smaller files are read, though larger ones be mapped into memory: a map keeps its file open, and of those a process
+# may only have so many.
 _MAPPED_BYTES = 4 << 20
 
 _Values = tuple[np.ndarray, ...]
@@ -34,16 +34,21 @@ class FeatureStore:
     DIR/<model>/<2 hex digits>/<image>.npy is an array of one record: `feature_0`.. [C_k, h_k, w_k], `image`, the
     key, and `crc32` of all bytes before it. The key is a hash of the image's decoded pixels, so that a file's name,
     format and compression do not matter, and its rotation and background do. A file appears whole or not at all, by
-    renaming; there is no lock that could be left behind. What is in the folder is trusted like a model: the checksum
-    finds damage, not malice.
+    renaming, and is never changed in place; there is no lock that could be left behind. What is in the folder is
+    trusted like a model: the checksum finds damage, not malice. Streams and lpips-score read the files; what
+    `Scorer.encode` returns of one large image is mapped, and another program that truncates such a file in place while
+    it is in use takes the process down (SIGBUS). Removing or replacing one is safe.
 
-    Raises StoreError if the folder is a file or cannot be made, UsageError for another precision.
+    Raises StoreError if the folder is a file or cannot be made, UsageError for what names none or another precision.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, precision: str = "fp32") -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision of the store is {precision!r}, must be one of {', '.join(PRECISIONS)}")
-        self.folder = Path(folder).absolute()
+        name = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
+        if not isinstance(name, str) or not name:  # an empty one would be the current folder
+            raise UsageError(f"the folder of the feature store is {folder!r}; name one, '.' for the current folder")
+        self.folder = Path(name).absolute()
         self.precision = precision
         self._unwritable: str | None = None
         try:
@@ -71,11 +76,11 @@ class FeatureStore:
             return values
         return tuple(value.astype(PRECISIONS[self.precision]).astype(np.float32) for value in values)
 
-    def recall(self, model: str, key: str) -> _Values | None:
+    def recall(self, model: str, key: str, *, mapped: bool = False) -> _Values | None:
         """The features of an image, L arrays float32 [1, C_k, h_k, w_k], read-only; None if they are not kept.
 
-        In single precision large ones are mapped: they take no memory of their own as long as nothing else needs it,
-        and keep a file open. Raises StoreError if the file is there but cannot be read, or is damaged.
+        mapped: map large ones of single precision into memory: they take none of their own as long as nothing else
+        needs it, and keep a file open. Raises StoreError if the file is there but cannot be read, or is damaged.
         """
         path = self._path(model, key)
         try:
@@ -85,10 +90,10 @@ class FeatureStore:
         try:
             if not stat.S_ISREG(state.st_mode):  # of a FIFO opening would wait for a writer, for ever
                 raise ValueError("it is no regular file")
-            record = np.lib.format.open_memmap(path, mode="r")
-            if self.rounds or state.st_size < _MAPPED_BYTES:
-                record = np.array(record)
-            return self._values(record, key)
+            if mapped and not self.rounds and state.st_size >= _MAPPED_BYTES:
+                return self._values(np.lib.format.open_memmap(path, mode="r"), key)
+            with open(path, "rb") as file:
+                return self._values(np.lib.format.read_array(file), key)
         # numpy raises ValueError, EOFError, SyntaxError, tokenize's errors and more on headers that are none.
         except Exception as error:
             words = " ".join(str(error).split())[:120] or type(error).__name__

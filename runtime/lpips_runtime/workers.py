@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from .cpu import allowed_time
+
 __all__ = ["Workers", "cores"]
 
 P = ParamSpec("P")
@@ -15,8 +17,9 @@ T = TypeVar("T")
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The logical cores that this process may use, or the time on them if a container allows less."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(max(1, min(allowed, allowed_time())))
 
 
 class Workers:
@@ -35,9 +38,12 @@ class Workers:
         import asyncio  # takes longer to import than all of ours, and whoever gets here has done so
 
         # Threads do not live on in a process that was forked off, and what was told to them there would wait for ever.
-        if self._pool is None or self._process != os.getpid():
-            self._pool, self._process = ThreadPoolExecutor(cores(), thread_name_prefix="lpips-worker"), os.getpid()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments, **options))
+        pool = self._pool
+        if pool is None or self._process != os.getpid():
+            pool = self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="lpips-worker")
+            self._process = os.getpid()
+        # Not `self._pool`, which another thread may have let go meanwhile: None would be asyncio's own threads.
+        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *arguments, **options))
 
     def let_go(self) -> None:
         """End the threads once they have done what was asked of them."""

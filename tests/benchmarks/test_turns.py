@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.sets import SETS, sampled
 from benchmarks.speed import SAME, verdict
-from benchmarks.subjects import SUBJECTS, Job, images
-from benchmarks.turns import Turns, quartiles, take_turns
+from benchmarks.subjects import REUSE, SUBJECTS, Job, images
+from benchmarks.turns import Turns, asked, quartiles, take_turns
 from lpips_runtime import Scorer
 
 
@@ -37,6 +38,31 @@ def test_one_that_cannot_run_is_absent_with_its_reason_and_the_others_go_on(
     assert found["broken"].seconds == []
     assert found["ours"].absent == ""
     assert len(found["ours"].seconds) == 2
+
+
+def test_both_ways_of_comparing_a_set_give_the_distances_of_its_pairs(exported: Callable[..., list[Path]]) -> None:
+    job = Job("alex", str(exported(net="alex", split=True)[0]), 48, 6, 1)
+    pixels, _ = images(job)
+    for which, count in (("all pairs", 15), ("one against the others", 5)):
+        with Scorer(job.model, provider="cpu", threads=1) as scorer:
+            expected = [float(scorer.score(a, b)) for a, b in SETS[which](list(pixels))]
+        assert len(expected) == count
+        plain, ours = (REUSE[which, way].title for way in ("pair by pair", "reusing"))
+        found = take_turns([plain, ours], job, 1)
+        assert (found[plain].absent, found[ours].absent) == ("", "")
+        np.testing.assert_allclose(found[ours].distances, expected, rtol=1e-6)
+        np.testing.assert_allclose(found[plain].distances, list(sampled(expected)), rtol=1e-6)
+
+
+def test_of_many_pairs_a_dozen_stand_for_all() -> None:
+    assert sampled(range(276)) == range(0, 276, 23)
+    assert sampled(range(5)) == range(5)
+
+
+def test_what_is_asked_is_met_by_the_median() -> None:
+    assert asked([1.0, 2.0, 30.0], 2.0) == "2.0"
+    assert asked([1.0, 1.9, 30.0], 2.0) == "2.0, not met"
+    assert asked([1.0], None) == "-"
 
 
 def test_images_are_the_same_in_every_process_and_differ_within_a_pair() -> None:

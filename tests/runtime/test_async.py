@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 
 from lpips_runtime import Scorer
 from lpips_runtime.errors import ImageFileError, ShapeError, UsageError
-from lpips_runtime.workers import cores
+from lpips_runtime.workers import Workers, cores
 
 SIZES = [(31, 31), (40, 64), (97, 50), (128, 128)]
 Task = tuple[np.ndarray, np.ndarray]
@@ -212,6 +212,24 @@ def test_awaiting_a_closed_scorer_is_a_typed_error(models: Callable[[str], Path]
 
     # Those that waited for their turn end too.
     assert {str(found) for found in asyncio.run(call())} == {"this Scorer is closed"}
+
+
+def test_work_is_never_left_to_threads_that_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may close the Scorer at any moment of the call."""
+    found, running_loop = Workers(), asyncio.get_running_loop
+
+    def closed_meanwhile() -> asyncio.AbstractEventLoop:
+        found.let_go()
+        return running_loop()
+
+    async def call() -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "get_running_loop", closed_meanwhile)
+            work = asyncio.ensure_future(found.call(lambda: threading.current_thread().name))
+            await asyncio.sleep(0)
+        return await work
+
+    assert asyncio.run(call()).startswith("lpips-worker")
 
 
 def test_threads_end_with_the_scorer(models: Callable[[str], Path], tasks: list[Task]) -> None:

@@ -69,6 +69,26 @@ def test_help_and_version(run: Run) -> None:
         ("--pairs empty.csv -o ./empty.csv", "-o ./empty.csv: is one of the inputs, and would be overwritten"),
         ("a.png b.png -o m.onnx -m m.onnx", "-o m.onnx: is one of the inputs, and would be overwritten"),
         ("a.png b.png -o m.onnx.json -m m.onnx", "-o m.onnx.json: is one of the inputs, and would be overwritten"),
+        *(
+            (
+                f"--pairs q.job.{kind} --format csv -o q{more}",
+                f"-o q: q.job.{kind} is written beside it, is one of the inputs, and would be overwritten; name",
+            )
+            for kind in ("json", "crc32")
+            for more in ("", " --resume")
+        ),
+        *(
+            (
+                f"a.png b.png --format jsonl -o {name}{more}",
+                f"{name}: {name}.job.{kind} beside it would be replaced, and {said}; move that away, or name another",
+            )
+            for name, kind, said in (
+                ("q", "json", "is no record of a job"),
+                ("settings", "json", "is no record of a job"),
+                ("sums", "crc32", "lies there without a sums.job.json that says so"),
+            )
+            for more in ("", " --resume")
+        ),
         ("a.png b.png --heatmap a.png", "--heatmap a.png: is one of the inputs, and would be overwritten"),
         ("a.png b.png --heatmap h.gif", "--heatmap h.gif: one pair is drawn to a file, and no picture format goes by"),
         ("a.png b.png --heatmap h", "--heatmap h: one pair is drawn to a file, and no picture format goes by"),
@@ -84,6 +104,9 @@ def test_wrong_calls(run: Run, quick_model: Path, arguments: str, said: str) -> 
     Path("link.txt").symlink_to("a.png")
     Path("m.onnx").write_bytes(quick_model.read_bytes())
     Path("m.onnx.json").write_text("{}")
+    for name in ("q.job.json", "q.job.crc32", "sums.job.crc32"):
+        Path(name).write_text("reference,distorted\na.png,b.png\n")
+    Path("settings.job.json").write_text('{"format": "jsonl", "layers": true}')
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     code, out, err = run(*arguments.split())
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lpips_runtime import cpu
+from lpips_runtime import cpu, workers
 
 
 @pytest.fixture
@@ -17,11 +17,20 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("time", "threads"), [(float("inf"), 3), (2.9, 2), (1.5, 1), (0.3, 1), (64.0, 3)])
 @pytest.mark.usefixtures("cores")
-def test_threads_are_the_allowed_cores_or_the_allowed_time(
+def test_threads_are_the_allowed_cores_or_theallowed_time(
     time: float, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "_allowed_time", lambda: time)
+    monkeypatch.setattr(cpu, "allowed_time", lambda: time)
     assert cpu.default_threads() == threads
+
+
+@pytest.mark.parametrize(("time", "count"), [(float("inf"), 6), (2.9, 2), (0.3, 1), (64.0, 6)])
+@pytest.mark.usefixtures("cores")
+def test_workers_are_the_allowed_logical_cores_or_the_allowed_time(
+    time: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "allowed_time", lambda: time)
+    assert workers.cores() == count
 
 
 def test_where_the_system_does_not_say_the_library_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +77,7 @@ def test_the_time_that_control_groups_allow(
             (tmp_path / name).write_text(content)
     if own is not None:
         (tmp_path / "self").write_text(own)
-    assert cpu._allowed_time(tmp_path, tmp_path / "self") == allowed
+    assert cpu.allowed_time(tmp_path, tmp_path / "self") == allowed
 
 
 @pytest.mark.parametrize(

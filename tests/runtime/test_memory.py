@@ -163,7 +163,11 @@ def test_the_command_says_once_that_it_tiled(run: Run) -> None:
     ("size", "said"),
     [
         ("lots", "argument --max-memory: 'lots' is no size; write a number and its unit, as in 1400MB or 2GB"),
-        ("1MB", "max_memory (--max-memory) is 1MB, too small for a tile of alex fp32; give at least 153MB"),
+        (
+            "1MB",
+            "max_memory (--max-memory) is 1MB, too small for a tile of alex fp32; give at least 153MB, "
+            "more for large images",
+        ),
     ],
 )
 def test_the_command_refuses_what_is_no_limit(run: Run, size: str, said: str) -> None:

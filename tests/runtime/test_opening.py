@@ -6,6 +6,8 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,6 +242,45 @@ def test_threads_are_those_of_this_process_and_wait_as_told(quick_model: Path) -
     for key, value in waiting(onnxruntime().__version__).items():
         assert options.get_session_config_entry(key) == value
     assert Session(quick_model, provider="cpu", threads=3)._session.get_session_options().intra_op_num_threads == 3
+
+
+class Recorded:
+    """SessionOptions of ONNX Runtime that keep what they are given."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, str] = {}
+        self.devices: list[tuple[list[object], dict[str, str]]] = []
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        self.entries[key] = value
+
+    def add_provider_for_devices(self, devices: list[object], options: dict[str, str]) -> None:
+        self.devices.append((devices, options))
+
+
+@pytest.mark.parametrize("plugin", ["some_plugin", ""])
+def test_nodes_that_a_plugin_does_not_take_are_not_left_to_the_cpu_in_silence(
+    plugin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    ort = SimpleNamespace(
+        __version__=onnxruntime().__version__,
+        SessionOptions=Recorded,
+        InferenceSession=lambda _, **options: given.update(options),
+    )
+    monkeypatch.setattr(opening, "onnxruntime", lambda: ort)
+    row = replace(CPU, plugin=plugin, options=lambda *_: {"key": "value"})
+    opening._create(b"", row, Device(0, "A device", handle="handle"), 2, False)
+    options = given["sess_options"]
+    assert given["enable_fallback"] == 0
+    if plugin:
+        assert options.entries["session.disable_cpu_ep_fallback"] == "1"
+        assert options.devices == [(["handle"], {"key": "value"})]
+        assert (given["providers"], options.intra_op_num_threads) == (None, 1)
+    else:
+        assert "session.disable_cpu_ep_fallback" not in options.entries
+        assert (given["providers"], options.devices) == ([("CPUExecutionProvider", {"key": "value"})], [])
+        assert options.intra_op_num_threads == 2
 
 
 def test_the_probe_is_the_graph_that_it_says() -> None:

@@ -192,11 +192,36 @@ def test_what_cannot_be_resumed(score: Run, more: list[str], said: str) -> None:
 
 
 def test_a_run_without_resume_begins_anew_and_forgets_the_old_record(score: Run) -> None:
+    score("-o", "out", "--format", "jsonl", "--layers")
     Path("out").write_text("old rows")
-    Path("out.job.json").write_text("{}")
     score("-o", "out", "--format", "csv")
     assert Path("out").read_text().startswith("reference,distorted,distance,error\na.png,a.png,0.0,\n")
     assert json.loads(Path("out.job.json").read_text())["format"] == "csv"
+
+
+@pytest.mark.parametrize("left", [b"", bytes(300)])
+def test_empty_files_that_a_loss_of_power_left_are_replaced(score: Run, left: bytes) -> None:
+    for kind in ("json", "crc32"):
+        Path(f"out.job.{kind}").write_bytes(left)
+    for more in ([], ["--resume"]):
+        score("-o", "out", "--format", "csv", *more)
+        assert json.loads(Path("out.job.json").read_text())["format"] == "csv"
+
+
+def test_checksums_are_removed_before_the_record_that_says_they_are_ours(
+    score: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score("-o", "out", "--format", "csv")
+    removed = []
+    original = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        original(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    score("-o", "out", "--format", "csv")
+    assert [name for name in removed if ".job." in name] == ["out.job.crc32", "out.job.json"]
 
 
 @pytest.mark.parametrize(

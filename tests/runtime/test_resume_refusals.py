@@ -62,6 +62,16 @@ def test_a_file_of_another_job_is_refused_and_stays_as_it_is(
     assert {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize("kind", ["json", "crc32"])
+def test_what_is_of_no_job_is_not_replaced_beside_an_empty_file(score: Run, kind: str) -> None:
+    Path("out").touch()
+    Path(f"out.job.{kind}").write_text("something else")
+    code, out, err = score("-o", "out", "--format", "csv", "--resume")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: out: out.job.{kind} beside it would be replaced, and ")
+    assert (Path("out").read_bytes(), Path(f"out.job.{kind}").read_text()) == (b"", "something else")
+
+
 @pytest.mark.parametrize("layers", [[], ["--layers"]])
 def test_a_quote_does_not_make_one_torn_row_of_all_that_follow(run: Run, quick_model: Path, layers: list[str]) -> None:
     again = f"../{Path.cwd().name}/"

@@ -71,9 +71,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["decoded"] += 1
         return load_image(path, **options)
 
-    def encode(self: Split, batch: Any) -> Features:
+    def encode(self: Split, batch: Any, **options: Any) -> Features:
         counted["encoded"] += batch.count
-        return originals[0](self, batch)
+        return originals[0](self, batch, **options)
 
     def run(self: Scorer, reference: Any, distorted: Any, **options: Any) -> Any:
         counted["in pairs"] += 2 * reference.count

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import operator
 import pickle
+import re
 import subprocess
 import sys
 import weakref
@@ -432,10 +433,15 @@ def test_the_model_may_be_named_by_the_environment(models: Models, monkeypatch: 
     [
         ({"threads": 1.5}, "threads is 1.5, it must be a whole number"),
         ({"threads": "2"}, "threads is '2', it must be a whole number"),
+        ({"threads": True}, "threads is True, it must be a whole number"),
+        ({"features": 5}, "the folder of the feature store is 5; name one"),
+        ({"features": b"x"}, "the folder of the feature store is b'x'; name one"),
+        ({"features": ""}, "the folder of the feature store is ''; name one, '.' for the current folder"),
+        ({"features": False}, "the folder of the feature store is False; name one"),
         ({"provider": None}, "provider None is unknown"),
         ({"background": "white"}, "'white' is not a colour; give red, green and blue"),
     ],
 )
 def test_arguments_of_another_type_are_refused_on_opening(models: Models, arguments: dict, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=re.escape(said)):
         Scorer(models("alex"), **arguments)

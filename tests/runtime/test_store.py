@@ -104,6 +104,38 @@ def test_large_features_are_mapped_and_small_ones_read(
     assert encodings == [1, 1]
 
 
+TRUNCATE = """
+import itertools, os, sys
+from pathlib import Path
+from lpips_runtime import Scorer, store
+store._MAPPED_BYTES = 1  # as if these images were large
+folder, names = Path(sys.argv[2]), sorted(Path(sys.argv[3]).iterdir())
+pairs = list(itertools.combinations(names, 2))
+with Scorer(sys.argv[1], threads=1) as scorer:
+    expected = [result.distance for result in scorer.stream(pairs, batch_size=1)]
+with Scorer(sys.argv[1], threads=1, features=folder) as scorer:
+    for name in names:
+        scorer.encode(name)
+    kept = [scorer.encode(name).copy() for name in names]
+    found = []
+    for result in scorer.stream(pairs, batch_size=1):
+        found.append(result.distance)
+        for path in folder.rglob("*.npy"):
+            os.truncate(path, 4096)
+    assert found == expected, (found, expected)
+    assert [scorer.compare(kept[names.index(a)], kept[names.index(b)]) for a, b in pairs] == expected
+"""
+
+
+def test_a_file_that_is_truncated_amid_a_job_takes_no_process_down(models: Models, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for seed in range(4):
+        PILImage.fromarray(noise(96, 96, seed=seed)).save(tmp_path / "images" / f"{seed}.png")
+    arguments = [sys.executable, "-c", TRUNCATE, models("alex"), tmp_path / "store", tmp_path / "images"]
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_models_and_precisions_are_not_mixed_up(opened: Opened, encodings: list[int], tmp_path: Path) -> None:
     a = noise(40, 40)
     for options in ({}, {"name": "squeeze"}, {"precision": "fp16"}):
@@ -207,7 +239,8 @@ def test_a_damaged_file_is_told_encoded_again_and_replaced(
     assert scorer.compare(encoded, scorer.encode(b)) == expected
     (note,) = encoded.notes
     assert (note.kind, encodings) == ("store damaged", [1])
-    assert re.fullmatch(re.escape(str(path)) + r": is damaged \(.+\); it was encoded again", note.text)
+    assert note.text == "encoded again, in place of damaged files of the feature store"
+    assert re.fullmatch(re.escape(str(path)) + r": is damaged \(.+\)", note.about)
     assert path.read_bytes() == whole
     assert scorer.encode(a).notes == ()
 
@@ -222,7 +255,7 @@ def test_a_file_under_another_images_name_is_not_taken_for_it(
     by_key = {path.stem: path for path in files(tmp_path / "store")}
     by_key[FeatureStore.key(a)].write_bytes(by_key[FeatureStore.key(b)].read_bytes())
     encoded = scorer.encode(a)
-    assert "of another image" in encoded.notes[0].text
+    assert "of another image" in encoded.notes[0].about
     assert scorer.compare(encoded, scorer.encode(b)) == pytest.approx(scorer.score(a, b), rel=1e-6)
 
 
@@ -250,8 +283,8 @@ def test_a_fifo_in_a_files_place_is_not_waited_for(opened: Opened, tmp_path: Pat
     reading.join(20)
     assert not reading.is_alive()
     store = tmp_path / "store"
-    assert [note.text for note in found[0].notes] == [
-        f"{path}: is damaged (it is no regular file); it was encoded again",
+    assert [note.about or note.text for note in found[0].notes] == [
+        f"{path}: is damaged (it is no regular file)",
         f"{store}: features cannot be kept there: {path.name} is no regular file; the distances are not affected",
     ]
     np.testing.assert_array_equal(found[0].values[0], expected.values[0])
@@ -401,6 +434,28 @@ def test_the_command_keeps_what_it_encodes(run: Run, encodings: list[int]) -> No
     assert len(files(Path("kept"))) == 6
 
 
+def test_the_command_counts_damaged_files_and_the_pairs_that_they_are_of(run: Run) -> None:
+    for number in range(4):
+        save(f"frames/{number}.png", number)
+    call = ("--all-pairs", "frames", "--feature-store", "kept")
+    code, out, err = run(*call)
+    damaged = files(Path("kept"))
+    for path in damaged:
+        _flip(path)
+    said = (
+        r"note: frames/0\.png, frames/1\.png and 2 other pairs: encoded again, in place of damaged "
+        r"files of the feature store: .*/(\w+)\.npy: is damaged \(its checksum does not fit\) and 3 other files\n"
+    )
+    again = run(*call)
+    assert again[:2] == (code, out)
+    found = re.fullmatch(said + re.escape(err), again[2])
+    assert found
+    assert found[1] in {path.stem for path in damaged}
+    _flip(damaged[0])
+    assert re.search(r"store: .*/\w+\.npy: is damaged \(its checksum does not fit\)\n", run(*call)[2])
+    assert run(*call) == (code, out, err)
+
+
 def test_the_command_says_that_a_store_is_full(run: Run) -> None:
     with full_after(5000):
         code, out, err = run("a.png", "b.png", "--feature-store", "kept")
@@ -419,3 +474,9 @@ def test_the_command_refuses_what_cannot_be_meant(run: Run) -> None:
     )
     code, out, err = run("a.png", "b.png", "--feature-store", "a.png")
     assert (code, out, err) == (2, "", "error: a.png: cannot be a feature store: File exists; name a folder\n")
+    assert run("a.png", "b.png", "--feature-store", "") == (
+        2,
+        "",
+        "error: the folder of the feature store is ''; name one, '.' for the current folder\n",
+    )
+    assert not [path for path in Path().iterdir() if path.is_dir()]
