@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import image_kinds
 import native
 import pytest
 
@@ -26,16 +27,21 @@ def test_all_pass(name: str, models: Models) -> None:
     assert re.search(r"100% tests passed, 0 tests failed out of [4-9]", ended.stdout)
 
 
-def test_hostile_images_and_metadata_are_errors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "fewest"), [("fuzz_inputs", 1000), ("fuzz_images", 300)])
+def test_hostile_images_and_files_are_errors(target: str, fewest: int, tmp_path: Path) -> None:
     seconds = os.environ.get("LPIPS_TEST_FUZZ_SECONDS", "5")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
+    if target == "fuzz_images":
+        kinds = image_kinds.read_exactly() | image_kinds.jpegs() | image_kinds.misleading() | image_kinds.refused()
+        for number, data in enumerate(kinds.values()):
+            (corpus / str(number)).write_bytes(data())
     ended = native.run(
-        native.build("clang") / "fuzz/fuzz_inputs",
-        *(f"-max_total_time={seconds}", "-max_len=2048", "-seed=1", f"-artifact_prefix={tmp_path}/", corpus),
+        native.build("clang") / "fuzz" / target,
+        *(f"-max_total_time={seconds}", "-max_len=8192", "-seed=1", f"-artifact_prefix={tmp_path}/", corpus),
         timeout=float(seconds) + 300,
     )
     assert ended.returncode == 0, ended.stderr[-10_000:]
     runs = re.search(r"Done (\d+) runs", ended.stderr)
     assert runs is not None
-    assert int(runs[1]) > 1000
+    assert int(runs[1]) > fewest
