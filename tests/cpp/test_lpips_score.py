@@ -140,6 +140,36 @@ def test_one_against_many_with_siblings(both: Callable[..., tuple[Ended, Ended]]
     assert_same(found, expected)
 
 
+def test_bad_siblings_are_said_and_not_used(both: Callable[..., tuple[Ended, Ended]], models: Models, here: Path) -> None:
+    """Missing ones, those of another net and damaged ones; with so many pairs that it is worth a word."""
+    names = ["b.png", "c.png", *(f"{number}.png" for number in range(16))]
+    for seed, name in enumerate(names[2:], 5):
+        save(name, seed)
+
+    def check(why: str) -> None:
+        for some in (names[:2], names):
+            found, expected = both("a.png", *some)
+            told = [err.splitlines() for _, _, err in (found, expected)]
+            assert_same((*found[:2], told[0].pop()), (*expected[:2], told[1].pop()))
+            assert found[0] == 0
+            if some is not names:
+                assert told == [[], []]
+                continue
+            # Python counts pairs by the batch.
+            (one,), (other,) = told
+            assert one.startswith(f"note: a.png, {names[16]} and 1 other pair: an image that was compared before")
+            assert why in one
+            assert why in other
+
+    check("with the graphs that lpips-export --split writes beside the model each image is encoded once")
+    for kind in ("features", "compare"):
+        shutil.copy(models(f"squeeze_{kind}"), f"plain_{kind}.onnx")
+    check("plain_features.onnx: does not belong to plain.onnx, its net is squeeze, not alex")
+    for kind in ("features", "compare"):
+        Path(f"plain_{kind}.onnx").write_bytes(models(f"alex_{kind}").read_bytes()[:-100])
+    check("because")
+
+
 def png(path: str, *chunks: tuple[bytes, bytes], end: bool = True) -> str:
     data = b"\x89PNG\r\n\x1a\n"
     for kind, content in (*chunks, *([(b"IEND", b"")] if end else [])):

@@ -209,34 +209,66 @@ lpips::Image view(const Picture& picture) {
 // The reference, and what of it is kept over its pairs.
 class Reference {
  public:
-  // many: encode it once, if the graphs of --split lie beside the model.
+  // many: encode it once, if the graphs of --split lie beside the model and belong to it.
   Reference(const lpips::Scorer& scorer, const std::filesystem::path& model, std::string name, bool many)
-      : scorer_(scorer), name_(std::move(name)) {
+      : scorer_(scorer), name_(std::move(name)), split_(many) {
     const auto beside = [&](const char* kind) {
       std::filesystem::path sibling = model;
       sibling.replace_filename(model.stem().string() + kind + model.extension().string());
       std::error_code fault;
       return std::filesystem::exists(sibling, fault);
     };
-    split_ = many && beside("_features") && beside("_compare");
+    if (many && !(beside("_features") && beside("_compare"))) {
+      split_ = false;
+      hindrance_ =
+          "an image that was compared before is encoded again; with the graphs that lpips-export --split writes beside "
+          "the model each image is encoded once";
+    }
   }
 
-  // Notes of both files go to `notes`.
+  // Notes of both files, and on how they are compared, go to `notes`.
   lpips::Detail against(const std::string& distorted, std::map<std::string, std::string>& notes) {
     if (!picture_) picture_ = load_image(name_);
     const Picture other = load_image(distorted);
     notes = picture_->notes;
     notes.insert(other.notes.begin(), other.notes.end());
     const bool alike = picture_->width == other.width && picture_->height == other.height;
-    if (!split_ || !alike) return scorer_.detail(view(*picture_), view(other));  // which says what is wrong with the sizes
-    if (features_.count() == 0) features_ = scorer_.encode(view(*picture_));
-    return scorer_.compare(features_, scorer_.encode(view(other)));
+    if (alike && is_encoded()) return scorer_.compare(features_, scorer_.encode(view(other)));
+    lpips::Detail found = scorer_.detail(view(*picture_), view(other));  // which says what is wrong with the sizes
+    if (!hindrance_.empty() && whole_++ >= worth_a_word) notes["unsplit"] = hindrance_;
+    return found;
   }
 
  private:
+  // Times that the reference was encoded in vain before it is said, as in lpips_runtime/reuse.py.
+  static constexpr std::size_t worth_a_word = 16;
+
+  bool is_encoded() {
+    if (!split_ || features_.count() > 0) return split_;
+    try {
+      features_ = scorer_.encode(view(*picture_));
+    } catch (const lpips::Error& error) {
+      // Graphs that are of no use; the pair's own may do.
+      switch (error.code()) {
+        case lpips::Code::model_not_found:
+        case lpips::Code::foreign_model:
+        case lpips::Code::damaged_model:
+        case lpips::Code::provider:
+          break;
+        default:
+          throw;
+      }
+      split_ = false;
+      hindrance_ = std::string("an image that was compared before is encoded again, because ") + error.what();
+    }
+    return split_;
+  }
+
   const lpips::Scorer& scorer_;
   std::string name_;
-  bool split_ = false;
+  bool split_;
+  std::string hindrance_{};  // why it is not encoded once
+  std::size_t whole_ = 0;    // pairs that were scored by the pair graph for that reason
   std::optional<Picture> picture_{};
   lpips::Features features_{};
 };
