@@ -198,6 +198,17 @@ def test_only_its_own_functions_are_exported(c_library: Library) -> None:
         text=True,
         check=True,
     )
+def test_messages_are_one_line_of_utf8_and_never_empty(opened: Opened, models: Models, tmp_path: Path) -> None:
+    names = (b"\x80" * 3000, b"\xff\n.onnx", "a\u2028\r\x1b[31m.onnx".encode(), b"\xf0\x9f" * 900, b"\n" * 3000)
+    for name in names:
+        message = refused("MODEL_NOT_FOUND", opened, name)
+        assert len(message.splitlines()) == 1
+        assert message.isprintable()
+    odd = tmp_path / "a\nb.onnx"
+    odd.write_bytes(b"no model")
+    assert "a\\nb.onnx: not an ONNX model" in refused("FOREIGN_MODEL", opened, odd)
+
+
     exported = {line.split()[-1] for line in listed.stdout.splitlines()}
     declared = set(re.findall(r"LPIPS_API [\w* ]+?(lpips_\w+)\(", (native.HEADERS / "lpips.h").read_text()))
     assert exported == declared
