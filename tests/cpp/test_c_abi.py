@@ -69,6 +69,13 @@ def test_a_model_says_what_it_is(alex: Native) -> None:
     assert alex.info("no such key") is None
 
 
+def test_metadata_is_told_by_its_keys(alex: Native, models: Models) -> None:
+    metadata = onnx_files.metadata(models("alex").read_bytes())
+    assert metadata["lpips.eps"] == "1e-10"
+    for key, value in metadata.items():
+        assert alex.info(key.removeprefix("lpips.")) == value
+
+
 @pytest.mark.parametrize(
     ("code", "fields", "words"),
     [
@@ -191,13 +198,6 @@ def test_messages_that_are_too_long_end_with_a_whole_character(opened: Opened) -
     assert set(message) <= {"ö"}
 
 
-def test_only_its_own_functions_are_exported(c_library: Library) -> None:
-    listed = subprocess.run(
-        ["nm", "-D", "--defined-only", native.build("gcc") / "liblpips_c.so"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
 def test_messages_are_one_line_of_utf8_and_never_empty(opened: Opened, models: Models, tmp_path: Path) -> None:
     names = (b"\x80" * 3000, b"\xff\n.onnx", "a\u2028\r\x1b[31m.onnx".encode(), b"\xf0\x9f" * 900, b"\n" * 3000)
     for name in names:
@@ -209,6 +209,13 @@ def test_messages_are_one_line_of_utf8_and_never_empty(opened: Opened, models: M
     assert "a\\nb.onnx: not an ONNX model" in refused("FOREIGN_MODEL", opened, odd)
 
 
+def test_only_its_own_functions_are_exported(c_library: Library) -> None:
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", native.build("gcc") / "liblpips_c.so"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     exported = {line.split()[-1] for line in listed.stdout.splitlines()}
     declared = set(re.findall(r"LPIPS_API [\w* ]+?(lpips_\w+)\(", (native.HEADERS / "lpips.h").read_text()))
     assert exported == declared

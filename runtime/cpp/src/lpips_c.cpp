@@ -111,10 +111,8 @@ lpips::Detail run(const lpips_scorer* scorer, const lpips_image* reference, cons
 }
 
 std::map<std::string, std::string> described(const lpips::Scorer& scorer) {
-  const lpips::ModelInfo& info = scorer.info();
   std::map<std::string, std::string> found = {{"onnxruntime", scorer.onnxruntime_version()}};
-  for (const auto& row : lpips::detail::contract::texts()) found[row.key] = info.*row.field;
-  for (const auto& row : lpips::detail::contract::numbers) found[row.key] = std::to_string(info.*row.field);
+  for (const auto& [key, value] : lpips::detail::contract::told(scorer.info())) found[key] = value;
   return found;
 }
 
