@@ -82,6 +82,9 @@ def assert_same(found: Ended, expected: Ended) -> None:
         ("a.png", "turned.png", "b.png"),
         ("a.png", "b.png", "--fail-above", "1e-9"),
         ("a.png", "b.png", "--fail-above=100"),
+        ("a.png", "b.png", "--fail-above", " 1_0 "),
+        ("a.png", "b.png", "-m=plain.onnx"),
+        ("a.png", "b.png", "-mplain.onnx"),
         ("a.png", "b.png", "c.png", "--fail-above", "1e-9"),
         ("a.png", "gone.png", "b.png", "--fail-above", "1e-9"),
         ("--", "a.png", "b.png"),
@@ -102,6 +105,11 @@ def test_same_words_numbers_and_exit_code(arguments: tuple[str, ...], both: Call
         ("a.png", "b.png", "--threads", "x"),
         ("a.png", "b.png", "--fail-above", "-1"),
         ("a.png", "b.png", "--fail-above", "nan"),
+        ("a.png", "b.png", "--fail-above", "0x1"),
+        ("a.png", "b.png", "--fail-above", ""),
+        ("a.png", "b.png", "-m", ""),
+        ("a.png", "b.png", "-m="),
+        ("a.png", "b.png", "--model="),
         ("a.png", "b.png", "--provider", "nonsense"),
         ("a.png", "b.png", "-m", "nowhere.onnx"),
         ("a.png", "b.png", "-m", "vgg-fp16"),
@@ -140,7 +148,9 @@ def test_one_against_many_with_siblings(both: Callable[..., tuple[Ended, Ended]]
     assert_same(found, expected)
 
 
-def test_bad_siblings_are_said_and_not_used(both: Callable[..., tuple[Ended, Ended]], models: Models, here: Path) -> None:
+def test_bad_siblings_are_said_and_not_used(
+    both: Callable[..., tuple[Ended, Ended]], models: Models, here: Path
+) -> None:
     """Missing ones, those of another net and damaged ones; with so many pairs that it is worth a word."""
     names = ["b.png", "c.png", *(f"{number}.png" for number in range(16))]
     for seed, name in enumerate(names[2:], 5):

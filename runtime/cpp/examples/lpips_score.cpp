@@ -48,7 +48,7 @@ struct Ended {
 };
 
 struct Arguments {
-  std::string model{};
+  std::optional<std::string> model{};
   lpips::Options options{};
   bool layers = false;
   bool timing = false;
@@ -76,7 +76,7 @@ Arguments parse(int count, char** given) {
       attached = option.substr(equals + 1);
       option.erase(equals);
     } else if (option[1] == 'm' && option.size() > 2) {
-      attached = option.substr(2);
+      attached = option.substr(option[2] == '=' ? 3 : 2);
       option.erase(2);
     }
     const auto value = [&]() -> std::string {
@@ -99,12 +99,10 @@ Arguments parse(int count, char** given) {
       }
     } else if (option == "--fail-above") {
       const std::string text = value();
-      char* end = nullptr;
-      const double limit = std::strtod(text.c_str(), &end);
-      if (text.empty() || *end != '\0' || !(limit >= 0)) {
+      arguments.fail_above = parse_float(text);
+      if (!arguments.fail_above || !(*arguments.fail_above >= 0)) {
         throw wrong("argument --fail-above: '" + text + "' is no distance; give a number of 0 or more");
       }
-      arguments.fail_above = limit;
     } else if (attached) {
       throw wrong("unrecognized arguments: " + std::string(given[k]));
     } else if (option == "--layers") {
@@ -156,16 +154,17 @@ std::string stem_of(const std::string& name) {
   return k == parts.size() ? stem : "";
 }
 
-std::filesystem::path find_model(std::string model) {
-  std::string origin;
+// None: $LPIPS_MODEL, then alex.
+std::filesystem::path find_model(const std::optional<std::string>& named) {
+  std::string origin, model = named.value_or("");
   const char* variable = std::getenv("LPIPS_MODEL");
-  if (model.empty() && variable != nullptr && *variable != '\0') {
+  if (!named && variable != nullptr && *variable != '\0') {
     model = variable;
     origin = " (from $LPIPS_MODEL)";
   }
-  if (model.empty()) model = "alex";
+  if (!named && model.empty()) model = "alex";
   std::error_code fault;
-  std::filesystem::path path = model;
+  std::filesystem::path path = model.empty() ? "." : model;
   if (!std::filesystem::is_regular_file(path, fault)) {
     const std::string stem = stem_of(model);
     if (!stem.empty()) path = std::filesystem::path("artifacts") / (stem + ".onnx");
