@@ -64,6 +64,26 @@ def test_the_c_abi_does_without_them(installed: Path, tmp_path: Path) -> None:
     assert native.run("cmake", "--build", tmp_path).returncode == 0
 
 
+def test_the_lines_of_the_main_readme_compile_and_run(tmp_path: Path, models: Models) -> None:
+    native.build("gcc")
+    code = re.search(r"```cpp\n(.*?)```", (native.ROOT / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    (tmp_path / "example.cpp").write_text(
+        "#include <cstdio>\n#include <lpips/lpips.hpp>\nint main() {\nconst std::int64_t width = 64, height = 48;\n"
+        "const std::vector<std::uint8_t> original(64 * 48 * 3, 10), decoded(64 * 48 * 3, 200);\n"
+        f'{code[1]}std::printf("%g\\n", static_cast<double>(distance));\n}}\n'
+    )
+    options = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", native.HEADERS.parent, "-isystem", native.headers())
+    program = tmp_path / "example"
+    ended = native.run("g++", *options, tmp_path / "example.cpp", "-o", program, "-ldl", "-pthread")
+    assert ended.returncode == 0, ended.stderr
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/lpips_alex_fp32.onnx").symlink_to(models("alex"))
+    ended = native.run("env", "-C", tmp_path, program)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) > 0
+
+
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 @pytest.mark.parametrize("standard", ["c++17", "c++20"])
 def test_the_example_of_the_readme_compiles_and_runs(
