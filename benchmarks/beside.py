@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from .turns import quartiles
 
 INTERVAL = 0.25
 WINDOW = 3.0
+BEGINNING = 30.0
 NOTHING = "nothing"
 
 
@@ -95,17 +97,44 @@ def serve(model: str, way: Way) -> None:
             print(json.dumps([seconds, peak]), flush=True)
 
 
+class EncoderError(Exception):
+    """ffmpeg does not encode. One line, which names the next step."""
+
+
 class Encoder:
-    """ffmpeg at work; `frames` is how many it has encoded so far."""
+    """ffmpeg at work; `frames` is how many it has encoded so far. Raises EncoderError where it does not begin."""
 
     def __init__(self) -> None:
         source = ["-f", "lavfi", "-i", "testsrc2=size=640x360"]
         sink = ["-c:v", "libx264", "-f", "null", "-", "-progress", "pipe:1", "-stats_period", "0.05"]
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._process = subprocess.Popen(
-            ["ffmpeg", "-v", "error", "-nostdin", *source, *sink], stdout=subprocess.PIPE, text=True
+            ["ffmpeg", "-v", "error", "-nostdin", *source, *sink],
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            text=True,
         )
         self.frames = 0
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        start = time.perf_counter()
+        try:
+            while self.frames == 0:
+                self.check()
+                if time.perf_counter() - start > BEGINNING:
+                    raise EncoderError(f"ffmpeg has encoded nothing in {BEGINNING:.0f} seconds; see what holds it up")
+                time.sleep(0.02)
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self) -> None:
+        """Raise EncoderError if it has ended, which it never does by itself."""
+        code = self._process.poll()
+        if code is not None:
+            self._words.seek(0)
+            words = " ".join(self._words.read().decode(errors="replace").split())[:300] or "it does not say why"
+            raise EncoderError(f"ffmpeg ended with exit code {code}: {words}; it must be able to encode with libx264")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -116,6 +145,10 @@ class Encoder:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._words.close()
 
 
 def workers(model: Path, kind: str, ways: dict[str, Way]) -> dict[str, "subprocess.Popen[str]"]:
@@ -146,8 +179,8 @@ def rounds_of(names: list[str], rounds: int, turn: Callable[[str], Any]) -> dict
 
 def beside(model: Path, rounds: int) -> None:
     """Print the table of one model."""
-    scoring = workers(model, "beside", BESIDE)
     encoder = Encoder()
+    scoring = workers(model, "beside", BESIDE)
 
     def turn(name: str) -> tuple[float, float, int]:
         first, start = encoder.frames, time.perf_counter()
@@ -156,6 +189,7 @@ def beside(model: Path, rounds: int) -> None:
             if name != NOTHING:
                 seconds.append(ask(scoring[name], 1)[0])
             time.sleep(max(0.0, min(WINDOW, passed + INTERVAL) - (time.perf_counter() - start)))
+        encoder.check()
         rate = (encoder.frames - first) / (time.perf_counter() - start)
         return rate, float(np.median(seconds or [np.nan])), len(seconds)
 
@@ -223,5 +257,9 @@ def main(arguments: Sequence[str]) -> int:
         print("error: ffmpeg is not installed (Debian: apt-get install ffmpeg)", file=sys.stderr)
         return 2
     else:
-        beside(options.model, options.rounds)
+        try:
+            beside(options.model, options.rounds)
+        except EncoderError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 3
     return 0

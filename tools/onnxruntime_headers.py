@@ -44,12 +44,12 @@ def find_headers() -> Path:
         folder = Path(root, "include")
         if not (folder / _WANTED).is_file():
             raise HeadersError(f"ONNXRUNTIME_ROOT={root}: holds no include/{_WANTED}; name an unpacked release")
-        return folder
+        return folder.absolute()  # a build runs elsewhere
     cache = Path(os.environ.get("LPIPS_CACHE_DIR") or user_cache_dir("lpips-export", appauthor=False))
     folder = cache / f"onnxruntime-headers-{_API}" / "include"
     if not (folder / _WANTED).is_file():
         _fetch(folder.parent)
-    return folder
+    return folder.absolute()
 
 
 def _fetch(target: Path) -> None:

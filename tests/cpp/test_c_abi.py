@@ -69,6 +69,13 @@ def test_a_model_says_what_it_is(alex: Native) -> None:
     assert alex.info("no such key") is None
 
 
+def test_metadata_is_told_by_its_keys(alex: Native, models: Models) -> None:
+    metadata = onnx_files.metadata(models("alex").read_bytes())
+    assert metadata["lpips.eps"] == "1e-10"
+    for key, value in metadata.items():
+        assert alex.info(key.removeprefix("lpips.")) == value
+
+
 @pytest.mark.parametrize(
     ("code", "fields", "words"),
     [
@@ -189,6 +196,17 @@ def test_messages_that_are_too_long_end_with_a_whole_character(opened: Opened) -
     message = refused("MODEL_NOT_FOUND", opened, ("ö" * 2000).encode())
     assert len(message.encode()) <= 1019
     assert set(message) <= {"ö"}
+
+
+def test_messages_are_one_line_of_utf8_and_never_empty(opened: Opened, models: Models, tmp_path: Path) -> None:
+    names = (b"\x80" * 3000, b"\xff\n.onnx", "a\u2028\r\x1b[31m.onnx".encode(), b"\xf0\x9f" * 900, b"\n" * 3000)
+    for name in names:
+        message = refused("MODEL_NOT_FOUND", opened, name)
+        assert len(message.splitlines()) == 1
+        assert message.isprintable()
+    odd = tmp_path / "a\nb.onnx"
+    odd.write_bytes(b"no model")
+    assert "a\\nb.onnx: not an ONNX model" in refused("FOREIGN_MODEL", opened, odd)
 
 
 def test_only_its_own_functions_are_exported(c_library: Library) -> None:

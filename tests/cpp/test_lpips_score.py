@@ -81,6 +81,9 @@ def assert_same(found: Ended, expected: Ended) -> None:
         ("a.png", "turned.png", "b.png"),
         ("a.png", "b.png", "--fail-above", "1e-9"),
         ("a.png", "b.png", "--fail-above=100"),
+        ("a.png", "b.png", "--fail-above", " 1_0 "),
+        ("a.png", "b.png", "-m=plain.onnx"),
+        ("a.png", "b.png", "-mplain.onnx"),
         ("a.png", "b.png", "c.png", "--fail-above", "1e-9"),
         ("a.png", "gone.png", "b.png", "--fail-above", "1e-9"),
         ("--", "a.png", "b.png"),
@@ -101,6 +104,11 @@ def test_same_words_numbers_and_exit_code(arguments: tuple[str, ...], both: Call
         ("a.png", "b.png", "--threads", "x"),
         ("a.png", "b.png", "--fail-above", "-1"),
         ("a.png", "b.png", "--fail-above", "nan"),
+        ("a.png", "b.png", "--fail-above", "0x1"),
+        ("a.png", "b.png", "--fail-above", ""),
+        ("a.png", "b.png", "-m", ""),
+        ("a.png", "b.png", "-m="),
+        ("a.png", "b.png", "--model="),
         ("a.png", "b.png", "--provider", "nonsense"),
         ("a.png", "b.png", "-m", "nowhere.onnx"),
         ("a.png", "b.png", "-m", "vgg-fp16"),
@@ -137,6 +145,38 @@ def test_a_model_that_is_not_plain_or_slow_is_said(
 def test_one_against_many_with_siblings(both: Callable[..., tuple[Ended, Ended]], models: Models) -> None:
     found, expected = both("a.png", "b.png", "c.png", "turned.png", "-m", str(models("alex")))
     assert_same(found, expected)
+
+
+def test_bad_siblings_are_said_and_not_used(
+    both: Callable[..., tuple[Ended, Ended]], models: Models, here: Path
+) -> None:
+    """Missing ones, those of another net and damaged ones; with so many pairs that it is worth a word."""
+    names = ["b.png", "c.png", *(f"{number}.png" for number in range(16))]
+    for seed, name in enumerate(names[2:], 5):
+        save(name, seed)
+
+    def check(why: str) -> None:
+        for some in (names[:2], names):
+            found, expected = both("a.png", *some)
+            told = [err.splitlines() for _, _, err in (found, expected)]
+            assert_same((*found[:2], told[0].pop()), (*expected[:2], told[1].pop()))
+            assert found[0] == 0
+            if some is not names:
+                assert told == [[], []]
+                continue
+            # Python counts pairs by the batch.
+            (one,), (other,) = told
+            assert one.startswith(f"note: a.png, {names[16]} and 1 other pair: an image that was compared before")
+            assert why in one
+            assert why in other
+
+    check("with the graphs that lpips-export --split writes beside the model each image is encoded once")
+    for kind in ("features", "compare"):
+        shutil.copy(models(f"squeeze_{kind}"), f"plain_{kind}.onnx")
+    check("plain_features.onnx: does not belong to plain.onnx, its net is squeeze, not alex")
+    for kind in ("features", "compare"):
+        Path(f"plain_{kind}.onnx").write_bytes(models(f"alex_{kind}").read_bytes()[:-100])
+    check("because")
 
 
 @pytest.mark.parametrize(

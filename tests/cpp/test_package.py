@@ -43,9 +43,45 @@ def test_without_the_headers_of_onnx_runtime_the_error_says_what_to_set(installe
     assert "ONNXRUNTIME_ROOT" in configure(tmp_path, installed)
 
 
+def test_a_release_may_be_named_by_a_relative_path(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release/include").symlink_to(native.headers())
+    build = ("env", "-C", tmp_path, "cmake", "-S", CONSUMER, "-B", "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    ended = native.run(*build, "-DONNXRUNTIME_ROOT=release", ONNXRUNTIME_ROOT="")
+    assert ended.returncode == 0, ended.stderr
+    found = re.search(r"LPIPS_ONNXRUNTIME_INCLUDE_DIR:PATH=(.*)", (tmp_path / "build/CMakeCache.txt").read_text())
+    assert found is not None
+    assert found[1] == str(tmp_path / "release/include")
+    # Of the environment's CMake cannot tell where it begins.
+    ended = native.run(*build, "--fresh", ONNXRUNTIME_ROOT="release")
+    assert ended.returncode != 0
+    words = " ".join(ended.stderr.split())
+    assert "ONNXRUNTIME_ROOT=release of the environment is a relative path, give an absolute one" in words
+
+
 def test_the_c_abi_does_without_them(installed: Path, tmp_path: Path) -> None:
     assert configure(tmp_path, installed, "-DONLY_C=ON") == ""
     assert native.run("cmake", "--build", tmp_path).returncode == 0
+
+
+def test_the_lines_of_the_main_readme_compile_and_run(tmp_path: Path, models: Models) -> None:
+    native.build("gcc")
+    code = re.search(r"```cpp\n(.*?)```", (native.ROOT / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    (tmp_path / "example.cpp").write_text(
+        "#include <cstdio>\n#include <lpips/lpips.hpp>\nint main() {\nconst std::int64_t width = 64, height = 48;\n"
+        "const std::vector<std::uint8_t> original(64 * 48 * 3, 10), decoded(64 * 48 * 3, 200);\n"
+        f'{code[1]}std::printf("%g\\n", static_cast<double>(distance));\n}}\n'
+    )
+    options = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", native.HEADERS.parent, "-isystem", native.headers())
+    program = tmp_path / "example"
+    ended = native.run("g++", *options, tmp_path / "example.cpp", "-o", program, "-ldl", "-pthread")
+    assert ended.returncode == 0, ended.stderr
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/lpips_alex_fp32.onnx").symlink_to(models("alex"))
+    ended = native.run("env", "-C", tmp_path, program)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) > 0
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
@@ -65,7 +101,3 @@ def test_the_example_of_the_readme_compiles_and_runs(
     ended = native.run(tmp_path / "example", models("alex"))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert re.fullmatch(r"0\.\d+ \(alex fp32, ONNX Runtime [\d.]+\)\n", ended.stdout)
-
-
-def test_the_headers_are_where_a_second_call_finds_them() -> None:
-    assert Path(native.headers(), "onnxruntime_c_api.h").is_file()

@@ -48,7 +48,7 @@ struct Ended {
 };
 
 struct Arguments {
-  std::string model{};
+  std::optional<std::string> model{};
   lpips::Options options{};
   bool layers = false;
   bool timing = false;
@@ -76,7 +76,7 @@ Arguments parse(int count, char** given) {
       attached = option.substr(equals + 1);
       option.erase(equals);
     } else if (option[1] == 'm' && option.size() > 2) {
-      attached = option.substr(2);
+      attached = option.substr(option[2] == '=' ? 3 : 2);
       option.erase(2);
     }
     const auto value = [&]() -> std::string {
@@ -99,12 +99,10 @@ Arguments parse(int count, char** given) {
       }
     } else if (option == "--fail-above") {
       const std::string text = value();
-      char* end = nullptr;
-      const double limit = std::strtod(text.c_str(), &end);
-      if (text.empty() || *end != '\0' || !(limit >= 0)) {
+      arguments.fail_above = parse_float(text);
+      if (!arguments.fail_above || !(*arguments.fail_above >= 0)) {
         throw wrong("argument --fail-above: '" + text + "' is no distance; give a number of 0 or more");
       }
-      arguments.fail_above = limit;
     } else if (attached) {
       throw wrong("unrecognized arguments: " + std::string(given[k]));
     } else if (option == "--layers") {
@@ -156,16 +154,17 @@ std::string stem_of(const std::string& name) {
   return k == parts.size() ? stem : "";
 }
 
-std::filesystem::path find_model(std::string model) {
-  std::string origin;
+// None: $LPIPS_MODEL, then alex.
+std::filesystem::path find_model(const std::optional<std::string>& named) {
+  std::string origin, model = named.value_or("");
   const char* variable = std::getenv("LPIPS_MODEL");
-  if (model.empty() && variable != nullptr && *variable != '\0') {
+  if (!named && variable != nullptr && *variable != '\0') {
     model = variable;
     origin = " (from $LPIPS_MODEL)";
   }
-  if (model.empty()) model = "alex";
+  if (!named && model.empty()) model = "alex";
   std::error_code fault;
-  std::filesystem::path path = model;
+  std::filesystem::path path = model.empty() ? "." : model;
   if (!std::filesystem::is_regular_file(path, fault)) {
     const std::string stem = stem_of(model);
     if (!stem.empty()) path = std::filesystem::path("artifacts") / (stem + ".onnx");
@@ -209,34 +208,66 @@ lpips::Image view(const Picture& picture) {
 // The reference, and what of it is kept over its pairs.
 class Reference {
  public:
-  // many: encode it once, if the graphs of --split lie beside the model.
+  // many: encode it once, if the graphs of --split lie beside the model and belong to it.
   Reference(const lpips::Scorer& scorer, const std::filesystem::path& model, std::string name, bool many)
-      : scorer_(scorer), name_(std::move(name)) {
+      : scorer_(scorer), name_(std::move(name)), split_(many) {
     const auto beside = [&](const char* kind) {
       std::filesystem::path sibling = model;
       sibling.replace_filename(model.stem().string() + kind + model.extension().string());
       std::error_code fault;
       return std::filesystem::exists(sibling, fault);
     };
-    split_ = many && beside("_features") && beside("_compare");
+    if (many && !(beside("_features") && beside("_compare"))) {
+      split_ = false;
+      hindrance_ =
+          "an image that was compared before is encoded again; with the graphs that lpips-export --split writes beside "
+          "the model each image is encoded once";
+    }
   }
 
-  // Notes of both files go to `notes`.
+  // Notes of both files, and on how they are compared, go to `notes`.
   lpips::Detail against(const std::string& distorted, std::map<std::string, std::string>& notes) {
     if (!picture_) picture_ = load_image(name_);
     const Picture other = load_image(distorted);
     notes = picture_->notes;
     notes.insert(other.notes.begin(), other.notes.end());
     const bool alike = picture_->width == other.width && picture_->height == other.height;
-    if (!split_ || !alike) return scorer_.detail(view(*picture_), view(other));  // which says what is wrong with the sizes
-    if (features_.count() == 0) features_ = scorer_.encode(view(*picture_));
-    return scorer_.compare(features_, scorer_.encode(view(other)));
+    if (alike && is_encoded()) return scorer_.compare(features_, scorer_.encode(view(other)));
+    lpips::Detail found = scorer_.detail(view(*picture_), view(other));  // which says what is wrong with the sizes
+    if (!hindrance_.empty() && whole_++ >= worth_a_word) notes["unsplit"] = hindrance_;
+    return found;
   }
 
  private:
+  // Times that the reference was encoded in vain before it is said, as in lpips_runtime/reuse.py.
+  static constexpr std::size_t worth_a_word = 16;
+
+  bool is_encoded() {
+    if (!split_ || features_.count() > 0) return split_;
+    try {
+      features_ = scorer_.encode(view(*picture_));
+    } catch (const lpips::Error& error) {
+      // Graphs that are of no use; the pair's own may do.
+      switch (error.code()) {
+        case lpips::Code::model_not_found:
+        case lpips::Code::foreign_model:
+        case lpips::Code::damaged_model:
+        case lpips::Code::provider:
+          break;
+        default:
+          throw;
+      }
+      split_ = false;
+      hindrance_ = std::string("an image that was compared before is encoded again, because ") + error.what();
+    }
+    return split_;
+  }
+
   const lpips::Scorer& scorer_;
   std::string name_;
-  bool split_ = false;
+  bool split_;
+  std::string hindrance_{};  // why it is not encoded once
+  std::size_t whole_ = 0;    // pairs that were scored by the pair graph for that reason
   std::optional<Picture> picture_{};
   lpips::Features features_{};
 };

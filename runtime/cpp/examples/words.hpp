@@ -3,8 +3,9 @@
 
 #include <charconv>
 #include <cmath>
-#include <cstdint>
-#include <cstdio>
+#include <cstdlib>
+#include <lpips/detail/words.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -20,45 +21,25 @@ inline std::string format_distance(float distance) {
   return text;
 }
 
-// A name with control characters, line ends and undecodable bytes as backslash escapes, which a terminal does not obey.
-inline std::string visible(std::string_view name) {
-  std::string out;
-  const auto escaped = [&](const char* form, unsigned code) {
-    char buffer[16];
-    std::snprintf(buffer, sizeof buffer, form, code);
-    out += buffer;
-  };
-  for (std::size_t at = 0; at < name.size();) {
-    const auto first = static_cast<unsigned char>(name[at]);
-    const std::size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-    std::uint32_t code = length <= 1 ? first : first & (0x7fu >> length);
-    bool valid = length > 0 && at + length <= name.size();
-    for (std::size_t k = 1; valid && k < length; ++k) {
-      const auto byte = static_cast<unsigned char>(name[at + k]);
-      valid = (byte & 0xc0) == 0x80;
-      code = code << 6 | (byte & 0x3fu);
+// As Python's float() reads a number in ASCII: white space around it, underscores between digits, inf and nan; no hex.
+inline std::optional<double> parse_float(std::string_view text) {
+  constexpr std::string_view spaces = " \t\n\v\f\r";
+  const std::size_t first = text.find_first_not_of(spaces);
+  if (first == std::string_view::npos) return std::nullopt;
+  text = text.substr(first, text.find_last_not_of(spaces) + 1 - first);
+  const auto is_digit = [&](std::size_t at) { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };
+  std::string digits;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == 'x' || text[at] == 'X' || text[at] == '(' || text[at] == '\0') return std::nullopt;
+    if (text[at] != '_') {
+      digits += text[at];
+    } else if (at == 0 || !is_digit(at - 1) || !is_digit(at + 1)) {
+      return std::nullopt;
     }
-    valid = valid && !(length == 3 && (code < 0x800 || (code >= 0xd800 && code < 0xe000))) &&
-            !(length == 4 && (code < 0x10000 || code > 0x10ffff));
-    if (!valid) {
-      escaped("\\udc%02x", first);
-      ++at;
-      continue;
-    }
-    if (code == '\t') {
-      out += "\\t";
-    } else if (code == '\n') {
-      out += "\\n";
-    } else if (code == '\r') {
-      out += "\\r";
-    } else if (code < 0x20 || (code >= 0x7f && code < 0xa0)) {
-      escaped("\\x%02x", code);
-    } else if (code == 0x2028 || code == 0x2029) {
-      escaped("\\u%04x", code);
-    } else {
-      out.append(name.substr(at, length));
-    }
-    at += length;
   }
-  return out;
+  char* end = nullptr;
+  const double value = std::strtod(digits.c_str(), &end);
+  return end == digits.c_str() + digits.size() ? std::optional<double>(value) : std::nullopt;
 }
+
+using lpips::detail::visible;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <filesystem>
 #include <lpips/lpips.hpp>
 #include <map>
@@ -35,9 +34,10 @@ static_assert(LPIPS_PLANAR_SYMMETRIC == static_cast<int>(lpips::Format::planar_s
 int32_t report(lpips_error* error, lpips::Code code, const char* message) noexcept {
   if (error != nullptr) {
     error->code = static_cast<int32_t>(code);
+    if (*message == '\0') message = lpips_code_message(error->code);
     std::size_t length = std::min(std::strlen(message), sizeof error->message - 1);
     // Not within a character of several bytes.
-    while (length > 0 && message[length] != '\0' && (static_cast<unsigned char>(message[length]) & 0xC0) == 0x80) --length;
+    for (int k = 0; k < 3 && message[length] != '\0' && (static_cast<unsigned char>(message[length]) & 0xC0) == 0x80; ++k) --length;
     std::memcpy(error->message, message, length);
     error->message[length] = '\0';
   }
@@ -52,14 +52,12 @@ int32_t coded(lpips_error* error, Work work) noexcept {
     error->message[0] = '\0';
   }
   try {
-    work();
+    lpips::detail::guarded(work);
     return LPIPS_OK;
   } catch (const lpips::Error& fault) {
     return report(error, fault.code(), fault.what());
-  } catch (const std::bad_alloc&) {
+  } catch (const std::bad_alloc&) {  // for the message of an Error
     return report(error, lpips::Code::memory, "not enough memory; free some");
-  } catch (const std::exception& fault) {
-    return report(error, lpips::Code::internal, fault.what());
   } catch (...) {
     return report(error, lpips::Code::internal, "an exception of no known kind");
   }
@@ -113,10 +111,8 @@ lpips::Detail run(const lpips_scorer* scorer, const lpips_image* reference, cons
 }
 
 std::map<std::string, std::string> described(const lpips::Scorer& scorer) {
-  const lpips::ModelInfo& info = scorer.info();
   std::map<std::string, std::string> found = {{"onnxruntime", scorer.onnxruntime_version()}};
-  for (const auto& row : lpips::detail::contract::texts()) found[row.key] = info.*row.field;
-  for (const auto& row : lpips::detail::contract::numbers) found[row.key] = std::to_string(info.*row.field);
+  for (const auto& [key, value] : lpips::detail::contract::told(scorer.info())) found[key] = value;
   return found;
 }
 

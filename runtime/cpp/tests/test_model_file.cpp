@@ -64,6 +64,14 @@ TEST_CASE("metadata is read as it is written") {
   CHECK(info.target.empty());
 }
 
+TEST_CASE("what a model says of itself is told as its metadata has it") {
+  Metadata found;
+  for (const auto& [key, value] : detail::contract::told(detail::read_info(good, "x.onnx"))) found["lpips." + key] = value;
+  CHECK(found == good);
+  CHECK(detail::contract::text_of(0.1) == "0.1");
+  CHECK(detail::contract::small_number(detail::contract::text_of(1.0 / 3)) == 1.0 / 3);
+}
+
 TEST_CASE("of a key that is there twice the last counts, as in ONNX Runtime") {
   const std::string twice = model(good) + field(14, field(1, "lpips.net") + field(2, "vgg"));
   CHECK(detail::read_metadata(twice, "x.onnx").at("lpips.net") == "vgg");

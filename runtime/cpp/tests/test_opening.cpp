@@ -32,6 +32,31 @@ struct Written {
   ~Written() { std::filesystem::remove(path); }
 };
 
+// A model whose metadata has this value, as long as its own, and a seal that is right.
+std::string relabelled(std::string data, const std::string& key, const std::string& value) {
+  const auto put = [&](const std::string& name, const std::string& text) {
+    const std::size_t at = data.rfind("lpips." + name + "\x12" + static_cast<char>(text.size()));
+    REQUIRE(at != std::string::npos);
+    data.replace(at + 6 + name.size() + 2, text.size(), text);
+  };
+  put(key, value);
+  put("content_sha256", std::string(64, '0'));
+  detail::Sha256 hash;
+  hash.update(data);
+  put("content_sha256", hash.hex());
+  return data;
+}
+
+void* symbol_of(const char* library, const char* name) {
+  std::string why;
+  void* opened = detail::loading::open(library, why);
+  INFO(why);
+  REQUIRE(opened != nullptr);
+  void* found = dlsym(opened, name);
+  REQUIRE(found != nullptr);
+  return found;
+}
+
 std::optional<Code> opening(const std::filesystem::path& path, std::string* message = nullptr) {
   return code_of([&] { Scorer scorer(path); }, message);
 }
@@ -98,6 +123,79 @@ TEST_CASE("a provider that is not in this ONNX Runtime, or unknown, is an error,
   std::string message;
   CHECK(code_of([&] { Scorer scorer(model("alex"), options); }, &message) == Code::provider);
   CHECK(contains(message, "cuda:7"));
+}
+
+TEST_CASE("messages are one line of UTF-8, whatever a path holds") {
+  std::string message;
+  CHECK(opening("/nowhere/a\nb\xff.onnx", &message) == Code::model_not_found);
+  CHECK(contains(message, "/nowhere/a\\nb\\udcff.onnx: no such model"));
+  Options options;
+  options.onnxruntime = "/nowhere/a\nb\xff.so";
+  CHECK(code_of([&] { Scorer scorer(model("alex"), options); }, &message) == Code::runtime_missing);
+  CHECK_FALSE(contains(message, "\xff"));
+}
+
+#if defined(__linux__)
+TEST_CASE("in a working directory that is gone, relative paths are not found") {
+  const std::filesystem::path before = std::filesystem::current_path();
+  const auto gone = std::filesystem::temp_directory_path() / "lpips-test-gone";
+  const std::filesystem::path whole = std::filesystem::absolute(model("alex"));
+  std::filesystem::create_directories(gone);
+  std::filesystem::current_path(gone);
+  std::filesystem::remove(gone);
+  Options options;
+  options.onnxruntime = "libonnxruntime.so";
+  const std::optional<Code> library = code_of([&] { Scorer scorer(whole, options); });
+  const std::optional<Code> file = opening("alex.onnx");
+  std::filesystem::current_path(before);
+  CHECK(library == Code::runtime_missing);
+  CHECK(file == Code::model_not_found);
+}
+#endif
+
+TEST_CASE("ONNX Runtime is told how to run: threads, how they wait, optimisations, memory") {
+  const auto recorded = reinterpret_cast<const char* (*)()>(symbol_of(RECORDING_ONNXRUNTIME, "recorded"));
+  const auto pretend = reinterpret_cast<void (*)(const char*)>(symbol_of(RECORDING_ONNXRUNTIME, "pretend"));
+  Options options;
+  options.onnxruntime = RECORDING_ONNXRUNTIME;
+  const auto calls = [&](const char* version) {
+    pretend(version);
+    Scorer scorer(model("alex"), options);
+    return std::string(recorded());
+  };
+  const std::string usual = calls("1.32.0");
+  CHECK(contains(usual, "threads=" + std::to_string(detail::default_threads()) + "\n"));
+  CHECK(contains(usual, "optimisations=99\n"));
+  CHECK(contains(usual, "no memory patterns\n"));
+  CHECK(contains(usual, "session.intra_op.allow_spinning=1\nsession.intra_op.spin_duration_us=200\n"));
+  CHECK(contains(usual, "session.x64quantprecision=0\n"));
+  const std::string older = calls("1.31.9");
+  CHECK(contains(older, "session.intra_op.allow_spinning=0\n"));
+  CHECK_FALSE(contains(older, "spin_duration_us"));
+  options.threads = 3;
+  options.quick_start = true;
+  const std::string quick = calls("1.32.0");
+  CHECK(contains(quick, "threads=3\n"));
+  CHECK(contains(quick, "optimisations=2\n"));
+}
+
+TEST_CASE("siblings of another eps, halo or smallest side do not belong to a model") {
+  const auto folder = std::filesystem::temp_directory_path() / "lpips-test-relabelled";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "a.onnx", std::ios::binary) << bytes_of(model("alex"));
+  const Picture a(1);
+  for (const auto& [key, value] : {std::pair<const char*, const char*>{"eps", "1e-11"}, {"min_size", "32"}, {"stride", "17"}}) {
+    for (const std::string kind : {"_features", "_compare"}) {
+      for (const std::string other : {"_features", "_compare"}) {
+        const std::string whole = bytes_of(model("alex" + other));
+        std::ofstream(folder / ("a" + other + ".onnx"), std::ios::binary) << (other == kind ? relabelled(whole, key, value) : whole);
+      }
+      std::string message;
+      CHECK(code_of([&] { Scorer(folder / "a.onnx").encode(a.view()); }, &message) == Code::foreign_model);
+      CHECK(contains(message, "a" + kind + ".onnx: does not belong to a.onnx, its " + key + " is " + value + ", not "));
+    }
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("siblings of another export do not belong to a model") {

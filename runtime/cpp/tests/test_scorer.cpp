@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "fault.hpp"
@@ -123,11 +124,70 @@ TEST_CASE("features that do not go together are refused") {
   const Scorer alex(model("alex")), squeeze(model("squeeze"));
   const Picture a(1), large(2, 64, 64);
   const Features one = alex.encode(a.view());
-  CHECK(code_of([&] { squeeze.compare(one, one); }) == Code::foreign_features);
+  const Features own = squeeze.encode(a.view());
+  std::string message;
+  CHECK(code_of([&] { squeeze.compare(one, own); }, &message) == Code::foreign_features);
+  CHECK(contains(message, "reference: features of another model"));
+  CHECK(code_of([&] { squeeze.compare(own, one); }, &message) == Code::foreign_features);
+  CHECK(contains(message, "distorted: features of another model"));
   CHECK(code_of([&] { alex.compare(one, alex.encode(large.view())); }) == Code::shape);
   CHECK(code_of([&] { alex.compare(Features(), one); }) == Code::usage);
   const Features two = alex.encode({a.view(), a.view()}), three = alex.encode({a.view(), a.view(), a.view()});
   CHECK(code_of([&] { alex.compare(two, three); }) == Code::shape);
+}
+
+TEST_CASE("a Scorer that was moved from is as good as before") {
+  Scorer first(model("alex"));
+  const Picture a(1), b(2);
+  const Scorer second = std::move(first);
+  CHECK(first.score(a.view(), b.view()) == second.score(a.view(), b.view()));
+  Scorer third(model("squeeze"));
+  third = std::move(first);
+  CHECK(first.info().net == "alex");
+  CHECK(third.info().net == "alex");
+}
+
+TEST_CASE("numbers that no intact model gives are refused") {
+  const auto library = std::make_shared<const detail::Library>(std::filesystem::path());
+  const detail::Graph graph(model("alex"), {library, detail::parse_provider("cpu"), 1, false}, "pair");
+  // One pair, whose depths all are 2x2 of this value.
+  const auto outputs = [](float distance, float value) {
+    std::vector<detail::Tensor> made = {{{1}, {distance}}, {{1, 5}, std::vector<float>(5, value)}};
+    made.resize(7, {{1, 2, 2}, std::vector<float>(4, value)});
+    return made;
+  };
+  std::string message;
+  const auto code = [&](std::vector<detail::Tensor> made, std::size_t count = 1) {
+    return code_of([&] { detail::detail_of(graph, std::move(made), count, 40, 48); }, &message);
+  };
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  CHECK(code(outputs(0.5f, 0.1f)) == std::nullopt);
+  for (const float bad : {infinity, -infinity, std::nanf("")}) {
+    CHECK(code(outputs(0.5f, bad)) == Code::damaged_model);
+    CHECK(contains(message, "not finite"));
+    CHECK(code(outputs(bad, 0.1f)) == Code::damaged_model);
+    CHECK(contains(message, "not finite"));
+  }
+  CHECK(code(outputs(-0.5f, -0.1f)) == Code::damaged_model);
+  CHECK(contains(message, "a distance of -0.5"));
+  CHECK(code(outputs(0.5f, 0.1f), 2) == Code::damaged_model);
+  std::vector<detail::Tensor> two = outputs(0.5f, 0.1f);
+  two[3].shape = {2, 1, 2};
+  CHECK(code(two) == Code::damaged_model);
+  two[3] = {{1, 0, 2}, {}};
+  CHECK(code(two) == Code::damaged_model);
+}
+
+TEST_CASE("ONNX Runtime's want of memory has a code of its own") {
+  const detail::Library library{std::filesystem::path()};
+  const auto code = [&](const char* words) {
+    return code_of([&] { library.check(library.api().CreateStatus(ORT_FAIL, words), Code::provider, "x.onnx: failed"); });
+  };
+  CHECK(code("/src/bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 1") == Code::memory);
+  CHECK(code("Available memory of 1 is smaller than requested bytes of 2") == Code::memory);
+  CHECK(code("Exception caught: std::bad_alloc") == Code::memory);
+  CHECK(code("CUDA failure 2: out of memory") == Code::memory);
+  CHECK(code("a wrong shape") == Code::provider);
 }
 
 TEST_CASE("encode and compare need their models") {

@@ -80,6 +80,10 @@ class Scorer {
   // Only .onnx files of lpips-export; Error with Code::foreign_model for everything else.
   explicit Scorer(const std::filesystem::path& model, const Options& options = {});
 
+  // A move is a copy, which is cheap: no Scorer is without its model.
+  Scorer(const Scorer&) = default;
+  Scorer& operator=(const Scorer&) = default;
+
   float score(const Image& reference, const Image& distorted) const;
   std::vector<float> score(const std::vector<Image>& reference, const std::vector<Image>& distorted) const;
 

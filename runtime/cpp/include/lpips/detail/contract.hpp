@@ -10,6 +10,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../error.hpp"
@@ -78,6 +79,13 @@ struct Number {
 inline constexpr std::array<Number, 3> numbers = {
     {{"min_size", &ModelInfo::min_size}, {"stride", &ModelInfo::stride}, {"halo", &ModelInfo::halo}}};
 
+struct Real {
+  const char* key;
+  double ModelInfo::* field;
+};
+
+inline constexpr std::array<Real, 1> reals = {{{"eps", &ModelInfo::eps}}};
+
 inline const std::string& value_of(const Metadata& metadata, const std::string& path, const char* key) {
   const auto found = metadata.find(std::string("lpips.") + key);
   if (found == metadata.end()) {
@@ -112,6 +120,29 @@ inline double small_number(const std::string& text) {
   return in >> value && in.eof() ? value : 0;
 }
 
+// The shortest text that reads back as the same number: 1e-10.
+inline std::string text_of(double value) {
+  std::string text;
+  for (int digits = 1; digits <= 17; ++digits) {
+    std::ostringstream out;
+    out.imbue(std::locale::classic());
+    out.precision(digits);
+    out << value;
+    text = out.str();
+    if (small_number(text) == value) break;
+  }
+  return text;
+}
+
+// All that a model says of itself, as its metadata has it: keys without their prefix, and values.
+inline std::vector<std::pair<std::string, std::string>> told(const ModelInfo& info) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (const Text& row : texts()) rows.emplace_back(row.key, info.*row.field);
+  for (const Number& row : numbers) rows.emplace_back(row.key, std::to_string(info.*row.field));
+  for (const Real& row : reals) rows.emplace_back(row.key, text_of(info.*row.field));
+  return rows;
+}
+
 }  // namespace contract
 
 // `path` only names the file in errors: foreign_model for a model that is not ours or of another contract,
@@ -142,9 +173,12 @@ inline ModelInfo read_info(const Metadata& metadata, const std::string& path) {
     info.*row.field = contract::positive(value);
     if (info.*row.field == 0) contract::refuse(path, row.key, value, "a positive number");
   }
-  const std::string& eps = contract::value_of(metadata, path, "eps");
-  info.eps = contract::small_number(eps);
-  if (!(info.eps > 0 && info.eps < 1)) contract::refuse(path, "eps", eps, "a number between 0 and 1");
+  for (const contract::Real& row : contract::reals) {
+    const std::string& value = contract::value_of(metadata, path, row.key);
+    const double number = contract::small_number(value);
+    if (!(number > 0 && number < 1)) contract::refuse(path, row.key, value, "a number between 0 and 1");
+    info.*row.field = number;
+  }
   const Net& net = net_of(info);
   if (info.min_size < net.smallest) {
     throw Error(Code::damaged_model, path + ": metadata promises images of " + std::to_string(info.min_size) +

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -14,18 +15,23 @@
 #include "results.hpp"
 #include "split.hpp"
 #include "upsample.hpp"
+#include "words.hpp"
 
 namespace lpips::detail {
 
-// Where there is no memory for something, an Error as for everything else.
+// Whatever goes wrong is an Error.
 template <typename Work>
 auto guarded(Work work) -> decltype(work()) {
   try {
     return work();
+  } catch (const Error&) {
+    throw;
   } catch (const std::bad_alloc&) {
     throw Error(Code::memory, "not enough memory; free some, or score smaller images or batches");
   } catch (const std::length_error&) {
     throw Error(Code::memory, "more memory than there can be; score smaller images or batches");
+  } catch (const std::exception& fault) {
+    throw Error(Code::internal, "unexpected: " + one_line(fault.what()) + "; please report it");
   }
 }
 
@@ -145,6 +151,8 @@ inline Detail Scorer::compare(const Features& reference, const Features& distort
 }
 
 inline const ModelInfo& Scorer::info() const noexcept { return core_->info(); }
-inline std::string Scorer::onnxruntime_version() const { return core_->version(); }
+inline std::string Scorer::onnxruntime_version() const {
+  return detail::guarded([&] { return core_->version(); });
+}
 
 }  // namespace lpips

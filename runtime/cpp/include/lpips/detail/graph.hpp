@@ -115,6 +115,7 @@ class Graph {
     const std::string failed = path_ + ": provider '" + provider_ + "' failed";
     OrtMemoryInfo* memory = nullptr;
     library_->check(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), Code::provider, failed);
+    check_made(memory, failed);
     const Owned<OrtMemoryInfo> memory_owner(memory, api.ReleaseMemoryInfo);
     std::vector<Owned<OrtValue>> owners;
     std::vector<const char*> input_names, output_names;
@@ -127,6 +128,7 @@ class Graph {
                                              input.shape.size(), static_cast<ONNXTensorElementDataType>(input.type),
                                              &value),
           Code::provider, failed);
+      check_made(value, failed);
       owners.emplace_back(value, api.ReleaseValue);
       values.push_back(value);
       input_names.push_back(input.name.c_str());
@@ -137,6 +139,7 @@ class Graph {
                             output_names.data(), output_names.size(), found.data()),
                     Code::provider, failed);
     for (OrtValue* value : found) owners.emplace_back(value, api.ReleaseValue);
+    for (const OrtValue* value : found) check_made(value, failed);
     std::vector<Tensor> results;
     for (OrtValue* value : found) results.push_back(copied(value, failed));
     return results;
@@ -208,6 +211,7 @@ class Graph {
     library_->check(api.GetAvailableProviders(&names, &count), Code::internal, "ONNX Runtime does not list providers");
     std::string listed;
     bool found = false;
+    check_made(names, "ONNX Runtime does not list providers");
     for (int k = 0; k < count; ++k) {
       found = found || provider.ort_name == names[k];
       listed += (k > 0 ? ", " : "") + std::string(names[k]);
@@ -215,7 +219,7 @@ class Graph {
     library_->check(api.ReleaseAvailableProviders(names, count), Code::internal, "ONNX Runtime does not list providers");
     if (!found) {
       throw Error(Code::provider, "provider '" + provider.shown() + "' is not in this ONNX Runtime " +
-                                      library_->version() + ", which has " + listed +
+                                      library_->version() + ", which has " + one_line(listed) +
                                       "; name a build of it that has, or choose cpu");
     }
   }
@@ -226,16 +230,19 @@ class Graph {
     const auto check = [&](OrtStatus* status) { library_->check(status, Code::damaged_model, what); };
     OrtAllocator* allocator = nullptr;
     check(api.GetAllocatorWithDefaultOptions(&allocator));
+    check_made(allocator, what);
     std::size_t count = 0;
     check((inputs ? api.SessionGetInputCount : api.SessionGetOutputCount)(session_.get(), &count));
     Tensors found;
     for (std::size_t k = 0; k < count; ++k) {
       char* text = nullptr;
       check((inputs ? api.SessionGetInputName : api.SessionGetOutputName)(session_.get(), k, allocator, &text));
+      check_made(text, what);
       const std::string name = text;
       check(api.AllocatorFree(allocator, text));
       OrtTypeInfo* type = nullptr;
       check((inputs ? api.SessionGetInputTypeInfo : api.SessionGetOutputTypeInfo)(session_.get(), k, &type));
+      check_made(type, what);
       const Owned<OrtTypeInfo> owner(type, api.ReleaseTypeInfo);
       const OrtTensorTypeAndShapeInfo* tensor = nullptr;
       check(api.CastTypeInfoToTensorInfo(type, &tensor));
@@ -285,6 +292,7 @@ class Graph {
     const auto check = [&](OrtStatus* status) { library_->check(status, Code::provider, failed); };
     OrtTensorTypeAndShapeInfo* about = nullptr;
     check(api.GetTensorTypeAndShape(value, &about));
+    check_made(about, failed);
     const Owned<OrtTensorTypeAndShapeInfo> owner(about, api.ReleaseTensorTypeAndShapeInfo);
     std::size_t rank = 0, count = 0;
     check(api.GetDimensionsCount(about, &rank));
@@ -294,6 +302,7 @@ class Graph {
     check(api.GetDimensions(about, tensor.shape.data(), rank));
     void* data = nullptr;
     check(api.GetTensorMutableData(value, &data));
+    if (count > 0) check_made(data, failed);
     const auto* values = static_cast<const float*>(data);
     if (count > 0) tensor.values.assign(values, values + count);
     return tensor;

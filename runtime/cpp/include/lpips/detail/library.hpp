@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -100,7 +101,13 @@ class Library {
     if (!named.empty()) {
       // Made absolute: a bare name would be looked for in the system's folders.
       name = shown(named) + origin;
-      library = loading::open(std::filesystem::absolute(named), why);
+      std::error_code fault;
+      const std::filesystem::path file = std::filesystem::absolute(named, fault);
+      if (fault) {
+        why = name + ": the working directory is of no use: " + fault.message();
+      } else {
+        library = loading::open(file, why);
+      }
     } else {
       for (const std::string& usual : loading::usual_names()) {
         std::string said;
@@ -121,10 +128,10 @@ class Library {
                                              library_variable + " or in the options");
     }
     const char* version = base->GetVersionString();
-    version_ = version == nullptr ? "of an unknown version" : version;
+    version_ = version == nullptr ? "of an unknown version" : one_line(version, 60);
     api_ = base->GetApi(api_version);
     if (api_ == nullptr || !is_at_least(oldest_minor)) {
-      throw Error(Code::runtime_too_old, name + ": is ONNX Runtime " + one_line(version_, 60) + ", lpips needs 1." +
+      throw Error(Code::runtime_too_old, name + ": is ONNX Runtime " + version_ + ", lpips needs 1." +
                                              std::to_string(oldest_minor) + " or newer; install that, or name another in " +
                                              library_variable + " or in the options");
     }
@@ -158,6 +165,13 @@ class Library {
   std::string version_;
 };
 
+// What a call that did not fail must have made. Where there is no memory for a status, ONNX Runtime returns none.
+inline void check_made(const void* made, const std::string& what) {
+  if (made == nullptr) {
+    throw Error(Code::memory, what + ": there is no memory to say why; free some, or score smaller images or batches");
+  }
+}
+
 // Something that ONNX Runtime made, and how it is released.
 template <typename T>
 using Owned = std::unique_ptr<T, void(ORT_API_CALL*)(T*)>;
@@ -167,6 +181,7 @@ template <typename T, typename Release, typename Make>
 Owned<T> made(const Library& library, Release release, Code code, const std::string& what, Make make) {
   T* out = nullptr;
   library.check(make(&out), code, what);
+  check_made(out, what);
   return Owned<T>(out, release);
 }
 

@@ -131,19 +131,13 @@ class Split {
   }
 
   void check_belongs(const Graph& graph, const Graph& pair) const {
-    const auto refuse = [&](const std::string& key, const std::string& found, const std::string& expected) {
-      throw Error(Code::foreign_model, graph.path() + ": does not belong to " + name_ + ", its " + key +
-                                           " is " + one_line(found, 70) + ", not " + one_line(expected, 70) +
+    const auto found = contract::told(graph.info()), expected = contract::told(pair.info());
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+      const auto& [key, value] = expected[k];
+      if (key == "kind" || key == "content_sha256" || found[k].second == value) continue;
+      throw Error(Code::foreign_model, graph.path() + ": does not belong to " + name_ + ", its " + key + " is " +
+                                           one_line(found[k].second, 70) + ", not " + one_line(value, 70) +
                                            "; export them together with lpips-export --split --overwrite");
-    };
-    for (const contract::Text& row : contract::texts()) {
-      const std::string key = row.key;
-      if (key == "kind" || key == "content_sha256") continue;
-      if (graph.info().*row.field != pair.info().*row.field) refuse(key, graph.info().*row.field, pair.info().*row.field);
-    }
-    for (const contract::Number& row : contract::numbers) {
-      const int found = graph.info().*row.field, expected = pair.info().*row.field;
-      if (found != expected) refuse(row.key, std::to_string(found), std::to_string(expected));
     }
   }
 
