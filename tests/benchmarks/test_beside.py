@@ -18,6 +18,8 @@ while not (pathlib.Path(__file__).parent / "end").exists():
 sys.exit("Unknown\\nencoder 'libx264'")
 """
 
+_ARGUMENTS = ["model.onnx", "--rounds", "1"]
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,12 +30,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(beside, "WINDOW", 0.3)
     monkeypatch.setattr(beside, "BESIDE", {})
-    monkeypatch.setattr(sys, "argv", ["beside", "model.onnx", "--rounds", "1"])
     return tmp_path
 
 
 def test_an_encoder_that_encodes_is_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert beside.main() == 0
+    assert beside.main(_ARGUMENTS) == 0
     assert "beside x264, 1 rounds" in capsys.readouterr().out
 
 
@@ -45,7 +46,7 @@ def test_one_that_ends_is_an_error(
         (folder / "end").touch()
     else:  # when the workers are started, the encoder is at work
         monkeypatch.setattr(beside, "workers", lambda *_: (folder / "end").touch() or {})
-    assert beside.main() == 3
+    assert beside.main(_ARGUMENTS) == 3
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
@@ -58,5 +59,5 @@ def test_one_that_does_not_begin_is_an_error(
 ) -> None:
     (folder / "ffmpeg").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     monkeypatch.setattr(beside, "BEGINNING", 0.2)
-    assert beside.main() == 3
+    assert beside.main(_ARGUMENTS) == 3
     assert "has encoded nothing" in capsys.readouterr().err
