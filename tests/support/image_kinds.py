@@ -139,6 +139,7 @@ def read_exactly() -> Kinds:
         "exif behind the pixels": lambda: _rgb(after=[(b"eXIf", _tiff())]),
         "XMP as iTXt": lambda: _rgb((b"iTXt", _XMP_WORD + b"\0\0en\0\0" + _XMP)),
         "XMP as tEXt": lambda: _rgb((b"tEXt", _XMP_WORD + _XMP)),
+        "empty chunks of pixels": lambda: _rgb((b"IDAT", b""), after=[(b"IDAT", b"")]),
         "an animation of one frame": lambda: _rgb((b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", frame)),
     }
 

@@ -1,6 +1,7 @@
 #include "decoder.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 
@@ -19,6 +20,9 @@ void* noticed(void* memory) {
 void* cleared(std::size_t size) { return noticed(std::calloc(1, std::max<std::size_t>(size, 1))); }
 
 void* resized(void* memory, std::size_t size) { return noticed(std::realloc(memory, std::max<std::size_t>(size, 1))); }
+
+// An empty chunk of pixels has stb copy 0 bytes to null.
+void* copied(void* to, const void* from, std::size_t size) { return size == 0 ? to : std::memcpy(to, from, size); }
 
 }  // namespace
 
@@ -39,7 +43,9 @@ void* resized(void* memory, std::size_t size) { return noticed(std::realloc(memo
 #define STBI_MALLOC(size) cleared(size)
 #define STBI_REALLOC(memory, size) resized(memory, size)
 #define STBI_FREE(memory) std::free(memory)
+#define memcpy(to, from, size) copied(to, from, size)
 #include <stb/stb_image.h>
+#undef memcpy
 #if defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
