@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -256,6 +257,8 @@ def on_terminal(arguments: Sequence[str], both: bool) -> tuple[bytes, bytes]:
         for k in range(20):
             process.stdin.write(f"a.png,{again('b.png', k)}\n".encode())
             process.stdin.flush()
+            if k == 0:  # until it is at work: pairs that wait for it are scored before the bar's time has come
+                select.select([ours if process.stdout is None else process.stdout], [], [], 60)
             time.sleep(0.06)
         process.stdin.close()
         out = b"" if process.stdout is None else process.stdout.read()
