@@ -36,8 +36,8 @@ def test_hostile_images_and_files_are_errors(target: str, fewest: int, tmp_path:
         kinds = image_kinds.read_exactly() | image_kinds.jpegs() | image_kinds.misleading() | image_kinds.refused()
         for number, data in enumerate(kinds.values()):
             (corpus / str(number)).write_bytes(data())
-    # Single allocations are limited, not resident memory: the peak that Linux tells of it is the parent's to begin with,
-    # and a worker that has run exports is larger than libFuzzer's limit.
+    # Single allocations are limited, not resident memory: the peak that Linux tells of it is the parent's to begin
+    # with, and a worker that has run exports is larger than libFuzzer's limit.
     memory = ("-rss_limit_mb=0", "-malloc_limit_mb=2048")
     ended = native.run(
         native.build("clang") / "fuzz" / target,
