@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return import_module(f"benchmarks.{options.command}").main(options.arguments)
     except LpipsError as error:
-        say(f"error: {error}")
+        for line in f"error: {error}".splitlines():  # of weights that no source has, one for each
+            say(line)
         return error.exit_code
     except KeyboardInterrupt:
         say("interrupted")
