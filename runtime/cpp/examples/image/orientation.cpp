@@ -77,39 +77,16 @@ int orientation(const Found& found, bool& unreadable) {
 void make_upright(Picture& picture, int turned) {
   if (turned == 1) return;
   const int w = picture.width, h = picture.height;
+  // EXIF's eight orientations are these three, of the picture as it lies in the file.
+  const bool transposed = turned >= 5;
+  const bool mirrored = turned == 2 || turned == 3 || turned == 7 || turned == 8;
+  const bool flipped = turned == 3 || turned == 4 || turned == 6 || turned == 7;
   Picture upright = picture;
-  if (turned >= 5) std::swap(upright.width, upright.height);
+  if (transposed) std::swap(upright.width, upright.height);
   for (int y = 0; y < upright.height; ++y) {
     for (int x = 0; x < upright.width; ++x) {
-      int from_x = x, from_y = y;
-      switch (turned) {
-        case 2:
-          from_x = w - 1 - x;
-          break;
-        case 3:
-          from_x = w - 1 - x;
-          from_y = h - 1 - y;
-          break;
-        case 4:
-          from_y = h - 1 - y;
-          break;
-        case 5:
-          from_x = y;
-          from_y = x;
-          break;
-        case 6:
-          from_x = y;
-          from_y = h - 1 - x;
-          break;
-        case 7:
-          from_x = w - 1 - y;
-          from_y = h - 1 - x;
-          break;
-        default:
-          from_x = w - 1 - y;
-          from_y = x;
-          break;
-      }
+      const int along = transposed ? y : x, down = transposed ? x : y;
+      const int from_x = mirrored ? w - 1 - along : along, from_y = flipped ? h - 1 - down : down;
       const auto to = static_cast<std::size_t>(y) * static_cast<std::size_t>(upright.width) + static_cast<std::size_t>(x);
       const auto from = static_cast<std::size_t>(from_y) * static_cast<std::size_t>(w) + static_cast<std::size_t>(from_x);
       std::memcpy(upright.pixels.data() + 3 * to, picture.pixels.data() + 3 * from, 3);
