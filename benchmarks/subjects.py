@@ -142,6 +142,9 @@ def _plain_export(job: Job, provider: str = "CPUExecutionProvider") -> Score:
     import onnxruntime as ort
     import torch
 
+    from lpips_runtime.nvidia import load_cuda
+    from lpips_runtime.ort import onnxruntime
+
     example = tuple(torch.rand(2, 3, 96, 72) * 2 - 1 for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plain.onnx")
@@ -158,8 +161,8 @@ def _plain_export(job: Job, provider: str = "CPUExecutionProvider") -> Score:
             )
         assert program is not None
         program.save(path)
-        if provider != "CPUExecutionProvider" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
+        if provider != "CPUExecutionProvider":
+            load_cuda(onnxruntime())
         options = ort.SessionOptions()
         options.intra_op_num_threads = job.threads
         session = ort.InferenceSession(path, options, providers=[provider])
