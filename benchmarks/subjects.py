@@ -180,8 +180,10 @@ def _plain_export(job: Job, provider: str = "CPUExecutionProvider") -> Score:
 
 SUBJECTS: Mapping[str, Subject] = {
     "ours": Subject("this project, CPU provider", _ours(provider="cpu")),
-    "openvino": Subject("this project, OpenVINO, float32", _ours(provider="openvino")),
-    "fast-math": Subject("this project, OpenVINO, fast-math", _ours(provider="openvino", fast_math=True), exact=False),
+    "openvino": Subject("this project, OpenVINO, float32", _ours("fp32_openvino", provider="openvino")),
+    "fast-math": Subject(
+        "this project, OpenVINO, fast-math", _ours("fp32_openvino", provider="openvino", fast_math=True), exact=False
+    ),
     "eager": Subject("lpips 0.1.4, eager", _eager),
     "compile": Subject("lpips 0.1.4, torch.compile", _compiled(autocast=False)),
     "compile-bf16": Subject("the same, bfloat16 autocast", _compiled(autocast=True), exact=False),

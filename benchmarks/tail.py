@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lpips_export import metric
+from lpips_export.arrangements import arrangement
 from lpips_export.backbones import BACKBONES
 from lpips_export.cases import validation_cases
 from lpips_export.metric import Comparator, Encoder, Pair, square
@@ -98,13 +99,23 @@ def sums_in_two_passes(pair: Pair, reference: Tensor, distorted: Tensor) -> tupl
     return _outputs([(square(one) * lin).sum(1) for one, lin in zip(differences, lins, strict=True)])
 
 
+def for_openvino(pair: Pair, reference: Tensor, distorted: Tensor) -> tuple[Tensor, ...]:
+    """What `--target openvino` exports: four dimensions, two passes, sums over channels as convolutions."""
+    four = arrangement("openvino")
+    features = [
+        tuple(four.encoder.unit(pair.encoder, tap) for tap in pair.encoder.taps(image))
+        for image in (reference, distorted)
+    ]
+    return four.comparator.forward(pair.comparator, *features)
+
+
 def backbone_alone(pair: Pair, reference: Tensor, distorted: Tensor) -> tuple[Tensor, ...]:
     """No metric at all: the first channel of each tap, so that nothing of the backbone is left out."""
     count = reference.shape[0]
     return _outputs([tap[:count, 0] for tap in pair.encoder.taps(torch.cat([reference, distorted], 0))])
 
 
-# The first is what is exported.
+# The first is what is exported, the last what --target openvino exports.
 ARRANGEMENTS: dict[str, Forward] = {
     "matrix products": _exported,
     "products, squares by Pow": squares_as_powers,
@@ -113,6 +124,7 @@ ARRANGEMENTS: dict[str, Forward] = {
     "four dimensions": four_dimensions,
     "four dimensions, two passes": two_passes,
     "sums, two passes": sums_in_two_passes,
+    "convolutions, two passes": for_openvino,
 }
 # What remains if all that follows the backbone costs nothing.
 LEAST: dict[str, Forward] = {"backbone alone": backbone_alone}

@@ -17,7 +17,7 @@ from lpips_runtime.errors import LpipsError
 from lpips_runtime.models import find_model
 
 from .console import ConsoleProgress
-from .errors import NO_CALIBRATION, SpecError, StructureError, ValidationError
+from .errors import ARRANGED, NO_CALIBRATION, SpecError, StructureError, ValidationError
 from .guard import abandon_stdout, guard
 from .profiles import EngineSpec, engine_spec
 from .progress import Advance
@@ -27,7 +27,7 @@ __all__ = ["main"]
 # What the options may be; spec.CHOICES must say the same (tests/exporter/test_cli.py).
 Net = Literal["alex", "vgg", "squeeze"]
 Precision = Literal["fp32", "fp16", "int8", "auto"]
-Target = Literal["cpu", "tensorrt"]
+Target = Literal["cpu", "tensorrt", "openvino"]
 Version = Literal["0.1", "0.0"]
 Input = Literal["float32", "uint8"]
 
@@ -36,7 +36,7 @@ _EPILOG = (
     "Results go to stdout, everything else to stderr."
 )
 
-# What only INT8 takes.
+# What only INT8 takes, but for --target openvino.
 _OF_INT8 = {"calibration", "calibration_count", "target", "max_error"}
 
 # What can be said beside --check: the artifact itself says the rest.
@@ -105,7 +105,8 @@ def run(
     target: Annotated[
         Target | None,
         typer.Option(
-            help="Flavour of INT8: for ONNX Runtime on CPUs, or for TensorRT.  [default: cpu; tensorrt with --engine]"
+            help="What the graph is for. cpu, tensorrt: flavours of INT8. openvino: a float32 graph arranged for that "
+            "provider.  [default: cpu; tensorrt with --engine]"
         ),
     ] = None,
     max_error: Annotated[
@@ -264,7 +265,14 @@ def _refuse_beside_precision(context: typer.Context) -> None:
     precision, calibrated = context.params["precision"], context.params["calibration"] is not None
     if precision == "int8" and not calibrated:
         raise SpecError(NO_CALIBRATION)
-    for option in (option.opts[0] for option in _given(context) if option.name in _OF_INT8):
+    given = {option.name: option.opts[0] for option in _given(context)}
+    if context.params["target"] == "openvino":
+        if precision != "fp32":
+            raise SpecError(ARRANGED)
+        if context.params["engine"]:
+            raise SpecError("--engine with --target openvino: engines are built by TensorRT; leave one of them out")
+        given.pop("target")
+    for option in (option for name, option in given.items() if name in _OF_INT8):
         if precision not in ("int8", "auto"):
             raise SpecError(f"{option} with --precision {precision}: it is for int8 and auto; leave it out")
         if not calibrated:

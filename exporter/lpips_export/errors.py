@@ -27,6 +27,11 @@ NO_CALIBRATION = (
     "give it with --calibration"
 )
 
+ARRANGED = (
+    "--target openvino is an arrangement of the float32 graph, which OpenVINO runs in faster types by itself "
+    "(lpips-score --fast-math); leave --precision out, or name another target"
+)
+
 
 class SpecError(UsageError):
     """What was asked for cannot be exported."""

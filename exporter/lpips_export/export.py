@@ -14,6 +14,7 @@ from lpips_runtime.errors import DamagedModelError, ForeignModelError
 from lpips_runtime.models import find_model, is_plan, manifest_path, read_model
 from lpips_runtime.ort import onnxruntime
 
+from .arrangements import arrangement
 from .backbones import BACKBONES
 from .calibration import Calibration, load_calibration
 from .engine import EngineJob, build_engine, plan_engine
@@ -131,7 +132,7 @@ def export_sources(
     infos, job = check_output(spec, sources, output_dir, engine=engine, overwrite=overwrite)
     backbone, lin, calibration = sources
     encoder = _encoder(infos[0], backbone)
-    comparator = Comparator(lin.tensors)
+    comparator = arrangement(infos[0].target).comparator(lin.tensors)
     start = time.perf_counter()
     with staging(output_dir) as folder:
         plan = _plan(spec, infos[0], encoder, comparator, calibration, progress)
@@ -259,7 +260,7 @@ def _weights(spec: ExportSpec, progress: Progress) -> tuple[BackboneWeights, Lin
 
 
 def _encoder(info: ModelInfo, backbone: BackboneWeights) -> Encoder:
-    return Encoder(
+    return arrangement(info.target).encoder(
         BACKBONES[info.net],
         backbone.state,
         version=info.version,

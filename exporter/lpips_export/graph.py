@@ -6,9 +6,19 @@ from onnx import NodeProto, numpy_helper
 
 from lpips_runtime.contract import ModelInfo
 
-__all__ = ["QUANTISING", "Graph"]
+__all__ = ["QUANTISING", "Graph", "backbone_convolutions", "is_product_with_itself"]
 
 QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+
+
+def is_product_with_itself(node: NodeProto) -> bool:
+    return node.op_type == "Mul" and node.input[0] == node.input[1]
+
+
+def backbone_convolutions(model: onnx.ModelProto) -> list[NodeProto]:
+    """In the order of the graph. Others take squares, which they add up in a graph for OpenVINO."""
+    squares = {node.output[0] for node in model.graph.node if is_product_with_itself(node)}
+    return [node for node in model.graph.node if node.op_type == "Conv" and node.input[0] not in squares]
 
 
 class Graph:
@@ -54,8 +64,7 @@ class Graph:
         return float(numpy_helper.to_array(tensor).reshape(()))
 
     def convolutions(self) -> list[NodeProto]:
-        """Those of the backbone: there are no others."""
-        return [node for node in self.nodes if node.op_type == "Conv"]
+        return backbone_convolutions(self.model)
 
     def is_dequantised(self, name: str) -> bool:
         return name in self.producer and self.producer[name].op_type == "DequantizeLinear"

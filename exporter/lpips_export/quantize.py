@@ -16,8 +16,9 @@ from onnx import NodeProto
 
 from .equalisation import Range
 from .errors import StructureError
+from .graph import backbone_convolutions
 
-__all__ = ["FLAVOURS", "backbone_convolutions", "quantised"]
+__all__ = ["FLAVOURS", "quantised"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,6 @@ FLAVOURS = {
 
 # What a convolution's output goes through before it is read again, values unchanged or chosen among.
 _CARRYING = ("Relu", "MaxPool", "Concat")
-
-
-def backbone_convolutions(model: onnx.ModelProto) -> list[NodeProto]:
-    """In the order of the graph, which has no others."""
-    return [node for node in model.graph.node if node.op_type == "Conv"]
 
 
 def quantised(

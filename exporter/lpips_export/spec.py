@@ -10,7 +10,7 @@ from lpips_runtime.contract import ModelInfo
 
 from .backbones import BACKBONES, STRIDE
 from .calibration import LEAST_IMAGES
-from .errors import NO_CALIBRATION, SpecError
+from .errors import ARRANGED, NO_CALIBRATION, SpecError
 from .metric import EPS
 from .reference import REFERENCE_NAME
 from .weights import BackboneWeights, LinWeights
@@ -22,7 +22,7 @@ CHOICES = {
     "precision": ("fp32", "fp16", "int8"),
     "version": ("0.1", "0.0"),
     "input": ("float32", "uint8"),
-    "target": ("cpu", "tensorrt"),
+    "target": ("cpu", "tensorrt", "openvino"),
 }
 
 
@@ -37,8 +37,8 @@ class ExportSpec:
     """One export. lin: None for the learned weights of `lpips`, "none" for the baseline, or a file of one's own.
     backbone: a file of weights, None to look for torchvision's. split: the features and compare graphs too.
     calibration: a folder of photographs, needed for INT8 and used for nothing else; calibration_count: how many of them
-    to use at most; target: the INT8 flavour; max_error: largest mean relative error of held-out pairs, None for the
-    flavour's own.
+    to use at most; target: the INT8 flavour, or "openvino" for a float32 graph as OpenVINO likes it; max_error: largest
+    mean relative error of held-out pairs, None for the flavour's own.
 
     Raises SpecError for a value that is not in CHOICES.
     """
@@ -62,6 +62,8 @@ class ExportSpec:
                 raise SpecError(f"{field} is {getattr(self, field)!r}, must be one of {', '.join(choices)}")
         if self.precision == "int8" and self.calibration is None:
             raise SpecError(NO_CALIBRATION)
+        if self.target == "openvino" and self.precision != "fp32":
+            raise SpecError(ARRANGED)
         if self.calibration_count < LEAST_IMAGES:
             raise SpecError(f"--calibration-count is {self.calibration_count}, must be at least {LEAST_IMAGES}")
         if self.max_error is not None and not 0 < self.max_error < 1:
@@ -83,7 +85,7 @@ def describe(spec: ExportSpec, kind: str, backbone: BackboneWeights, lin: LinWei
         version=spec.version,
         lin=lin.kind,
         precision=spec.precision,
-        target=spec.target if spec.precision == "int8" else "",
+        target=spec.target if spec.precision == "int8" or spec.target == "openvino" else "",
         input=spec.input,
         min_size=row.min_size,
         stride=STRIDE,
@@ -106,7 +108,7 @@ def artifact_stem(info: ModelInfo) -> str:
         "_baseline": info.lin == "baseline",
         f"_custom-{weights}": custom,
         "_uint8": info.input == "uint8",
-        "_tensorrt": info.target == "tensorrt",
+        f"_{info.target}": info.target in ("tensorrt", "openvino"),
         f"_{info.kind}": info.kind != "pair",
     }
     return f"lpips_{info.net}_{info.precision}" + "".join(part for part, applies in parts.items() if applies)

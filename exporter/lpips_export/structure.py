@@ -15,7 +15,7 @@ from lpips_runtime.contract import DISTANCE, METADATA_PREFIX, ModelInfo, depth, 
 
 from .backbones import BACKBONES
 from .errors import StructureError
-from .graph import QUANTISING, Graph
+from .graph import QUANTISING, Graph, is_product_with_itself
 from .layout import layout_of
 from .metric import EPS
 from .tracing import OPSET
@@ -113,10 +113,11 @@ def _inputs_used(graph: Graph) -> Iterator[str]:
 
 
 def _eps(graph: Graph) -> Iterator[str]:
-    """sqrt(...) + 1e-10 is there, once per depth, and divides: torch.onnx's optimiser removes it if it can."""
+    """sqrt(...) + 1e-10 is there, once per depth and pass, and divides: torch.onnx's optimiser removes it if it can."""
     channels = BACKBONES[graph.info.net].channels
     results, per_result = {
-        "pair": ([depth(k) for k in range(len(channels))], 1),
+        # For OpenVINO each image passes through the backbone by itself.
+        "pair": ([depth(k) for k in range(len(channels))], 2 if graph.info.target == "openvino" else 1),
         "features": ([feature(k) for k in range(len(channels))], 1),
         "compare": ([depth(k) for k in range(len(channels))], 0),
     }[graph.info.kind]
@@ -162,9 +163,7 @@ def _float32_from_squares(graph: Graph) -> Iterator[str]:
 
 
 def _is_square(graph: Graph, node: NodeProto) -> bool:
-    if node.op_type == "Pow":
-        return graph.scalar(node.input[1]) == 2
-    return node.op_type == "Mul" and node.input[0] == node.input[1]
+    return is_product_with_itself(node) or (node.op_type == "Pow" and graph.scalar(node.input[1]) == 2)
 
 
 def _precision(graph: Graph) -> Iterator[str]:

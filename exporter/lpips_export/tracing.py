@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from lpips_runtime.contract import METADATA_PREFIX, UNSEALED, ModelInfo, seal
 
+from .arrangements import arrangement
 from .errors import StructureError
 from .layout import IMAGE_DIMENSIONS, Layout, layout_of
-from .metric import Comparator, Encoder, Pair
+from .metric import Comparator, Encoder
 from .shapes import simplify_reshapes
 
 __all__ = ["OPSET", "serialized", "trace"]
@@ -28,7 +29,7 @@ def trace(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> onnx.Mod
 
     Raises StructureError if it cannot be traced for every batch and size.
     """
-    module, example = _CALLS[info.kind](encoder, comparator, info.input)
+    module, example = _CALLS[info.kind](encoder, comparator, info)
     inputs, outputs = layout_of(info)
     program = _export(
         module.eval(),
@@ -64,20 +65,21 @@ def _example_image(image_input: str, seed: int) -> Tensor:
     return torch.rand(shape, generator=generator) * 2 - 1
 
 
-def _pair_call(encoder: Encoder, comparator: Comparator, image_input: str) -> tuple[nn.Module, tuple]:
+def _pair_call(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> tuple[nn.Module, tuple]:
     # Two different tensors: the same object twice would make the graph compute d(b, b) = 0 for ever.
-    return Pair(encoder, comparator), (_example_image(image_input, 1), _example_image(image_input, 2))
+    pair = arrangement(info.target).pair(encoder, comparator)
+    return pair, (_example_image(info.input, 1), _example_image(info.input, 2))
 
 
-def _features_call(encoder: Encoder, comparator: Comparator, image_input: str) -> tuple[nn.Module, tuple]:
-    return encoder, (_example_image(image_input, 1),)
+def _features_call(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> tuple[nn.Module, tuple]:
+    return encoder, (_example_image(info.input, 1),)
 
 
-def _compare_call(encoder: Encoder, comparator: Comparator, image_input: str) -> tuple[nn.Module, tuple]:
+def _compare_call(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> tuple[nn.Module, tuple]:
     # Traced with the same batch on both sides. Nothing in the graph reads the reference's, so ONNX's broadcasting
     # takes one reference against many distorted; only the axis needs a name of its own.
     with torch.no_grad():
-        return comparator, tuple(list(encoder(_example_image(image_input, seed))) for seed in (1, 2))
+        return comparator, tuple(list(encoder(_example_image(info.input, seed))) for seed in (1, 2))
 
 
 _CALLS = {"pair": _pair_call, "features": _features_call, "compare": _compare_call}

@@ -18,10 +18,10 @@ from lpips_runtime.upsample import spatial_map
 
 from .cases import Case, validation_cases
 from .errors import ValidationError
+from .graph import backbone_convolutions
 from .limits import FEATURE_LIMITS, LIMITS, limits_of
 from .metric import Pair
 from .progress import Progress
-from .quantize import backbone_convolutions
 from .reference import Reference, Truth
 from .tracing import serialized
 from .weights import BackboneWeights
@@ -262,11 +262,13 @@ def _doctor_model(model: onnx.ModelProto, *, scale: float, bias: float) -> onnx.
     Each convolution gets a bias of its own: torch.onnx removes a bias of zeros and lets equal ones share a tensor.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for number, node in enumerate(backbone_convolutions(model)):
+    convolutions = backbone_convolutions(model)
+    entrances = {node.input[1] for node in convolutions[:1]}
+    for number, node in enumerate(convolutions):
         weight = numpy_helper.to_array(tensors[node.input[1]])
         zeros = np.zeros(len(weight), weight.dtype)
         own = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else zeros
-        changed = _doctor(weight, own, first=number == 0, scale=scale, bias=bias)
+        changed = _doctor(weight, own, first=node.input[1] in entrances, scale=scale, bias=bias)
         names = [f"doctored_{number}_weight", f"doctored_{number}_bias"]
         model.graph.initializer.extend(map(numpy_helper.from_array, changed, names))
         node.input[:] = [node.input[0], *names]

@@ -94,14 +94,19 @@ def _run(options: argparse.Namespace) -> int:
     with opened() as scorer:
         if peculiar := scorer.info.peculiarities:
             say(f"note: {scorer.path.name} is not plain LPIPS v0.1: {', '.join(peculiar)}")
-        slow = _SLOW_ON_CPU.get((scorer.info.precision, scorer.info.target))
-        if slow and scorer.provenance["runtime"]["provider"] == "cpu":
-            say(f"note: {scorer.path.name}: {slow} is slower than float32 on CPUs; use the fp32 model there")
+        runs = scorer.provenance["runtime"]["provider"], scorer.info.precision, scorer.info.target
+        if runs in _SLOW:
+            say(f"note: {scorer.path.name}: {_SLOW[runs]}")
         return score(scorer, pairs, total, single, options)
 
 
-# Precision and target of graphs that gain nothing from it there.
-_SLOW_ON_CPU = {("fp16", ""): "half precision", ("int8", "tensorrt"): "INT8 for TensorRT"}
+# Provider, precision and target of graphs for which another is faster there.
+_SLOW = {
+    ("cpu", "fp16", ""): "half precision is slower than float32 on CPUs; use the fp32 model there",
+    ("cpu", "int8", "tensorrt"): "INT8 for TensorRT is slower than float32 on CPUs; use the fp32 model there",
+    ("cpu", "fp32", "openvino"): "is arranged for OpenVINO; use the model without openvino in its name there",
+    ("openvino", "fp32", ""): "one that lpips-export --target openvino makes is faster with OpenVINO",
+}
 
 
 def _write_info(scorer: Scorer, options: argparse.Namespace) -> None:

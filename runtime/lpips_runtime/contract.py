@@ -49,7 +49,7 @@ _ALLOWED = {
     "version": ("0.1", "0.0"),
     "lin": ("learned", "baseline", "custom"),
     "precision": ("fp32", "fp16", "int8"),
-    "target": ("", "cpu", "tensorrt"),
+    "target": ("", "cpu", "tensorrt", "openvino"),
     "input": ("float32", "uint8"),
 }
 
@@ -98,12 +98,12 @@ class ModelInfo:
     """What a graph says of itself in `metadata_props`, every key prefixed `lpips.` and every value a string.
 
     format: version of this contract. kind: pair, features or compare. net: alex, squeeze or vgg. version: LPIPS
-    0.1 or 0.0. lin: learned, baseline (no weighting) or custom. precision: fp32, fp16 or int8; target: INT8
-    flavour, else empty. input: float32 (NCHW, [-1, 1]) or uint8 (NHWC, 0..255). min_size: smallest height and
-    width in pixels. stride: pixels per position of the deepest tap. halo: pixels around a tile that its positions
-    depend on. eps: what is added to each norm. backbone_sha256, lin_sha256: tensor hashes ("none" for the
-    baseline's lin). exporter, reference: package and version. license: of code and weights. content_sha256: of the
-    file's bytes, with 64 zeros in its own place; see `seal`.
+    0.1 or 0.0. lin: learned, baseline (no weighting) or custom. precision: fp32, fp16 or int8; target: INT8 flavour
+    (cpu, tensorrt), or openvino for float32 as it is fastest there, else empty. input: float32 (NCHW, [-1, 1]) or
+    uint8 (NHWC, 0..255). min_size: smallest height and width in pixels. stride: pixels per position of the deepest
+    tap. halo: pixels around a tile that its positions depend on. eps: what is added to each norm. backbone_sha256,
+    lin_sha256: tensor hashes ("none" for the baseline's lin). exporter, reference: package and version. license: of
+    code and weights. content_sha256: of the file's bytes, with 64 zeros in its own place; see `seal`.
     """
 
     format: str

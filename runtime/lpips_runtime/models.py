@@ -33,7 +33,7 @@ _MOST_BYTES = 2**31
 
 # A name is an artifact's file name with hyphens, and without what is the default; see stem_of.
 _NAME = re.compile(
-    r"(alex|vgg|squeeze)(?:-(fp32|fp16|int8))?(-v0\.0)?(-baseline)?(-custom-[0-9a-f]{8})?(-uint8)?(-tensorrt)?"
+    r"(alex|vgg|squeeze)(?:-(fp32|fp16|int8))?(-v0\.0)?(-baseline)?(-custom-[0-9a-f]{8})?(-uint8)?(-tensorrt|-openvino)?"
 )
 
 # What lpips-export needs besides the net, for each part of a name.
@@ -45,6 +45,7 @@ _OPTIONS = {
     "custom": " and your --backbone or --lin",
     "uint8": " --input uint8",
     "tensorrt": " --target tensorrt",
+    "openvino": " --target openvino",
 }
 
 

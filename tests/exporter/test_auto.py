@@ -319,6 +319,9 @@ def test_json_has_the_trials(call: Call, own: list[object], clocked: Callable[..
         (["--calibration", "photos"], "--calibration with --precision fp32: it is for int8 and auto; leave it out"),
         (["--precision", "fp16", "--max-error", "0.1"], "--max-error with --precision fp16: "),
         (["--target", "tensorrt"], "--target with --precision fp32: "),
+        (["--target", "openvino", "--precision", "fp16"], "error: --target openvino is an arrangement of the float32"),
+        (["--target", "openvino", "--precision", "auto"], "error: --target openvino is an arrangement of the float32"),
+        (["--target", "openvino", "--engine"], "error: --engine with --target openvino: engines are built by TensorRT"),
         *(
             (["--precision", "auto", option, value], f"error: {option} without --calibration: it is for INT8, which")
             for option, value in (("--max-error", "0.1"), ("--target", "cpu"), ("--calibration-count", "16"))

@@ -81,7 +81,7 @@ def test_a_wrong_number_is_named_with_what_is_right(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--target", "gpu"], "'gpu' is not one of 'cpu', 'tensorrt'."),
+        (["--target", "gpu"], "'gpu' is not one of 'cpu', 'tensorrt', 'openvino'."),
         (["--max-error", "small"], "Invalid value for '--max-error'"),
         (["--calibration-count", "many"], "Invalid value for '--calibration-count'"),
     ],

@@ -25,10 +25,11 @@ from lpips_export.distortions import DISTORTIONS
 from lpips_export.equalisation import convolutions
 from lpips_export.errors import CalibrationError, ValidationError
 from lpips_export.export import export
+from lpips_export.graph import backbone_convolutions
 from lpips_export.int8 import Choice, Plan, find_plan, rank_limit
 from lpips_export.manifest import Artifact
 from lpips_export.metric import Comparator, Encoder
-from lpips_export.quantize import FLAVOURS, backbone_convolutions
+from lpips_export.quantize import FLAVOURS
 from lpips_export.spec import ExportSpec, describe
 from lpips_export.structure import RULES, Graph
 from lpips_export.tracing import serialized, trace

@@ -19,9 +19,10 @@ from lpips_export import trt, trt_library
 from lpips_export.backbones import BACKBONES
 from lpips_export.equalisation import convolutions, stages
 from lpips_export.errors import StructureError
+from lpips_export.graph import backbone_convolutions
 from lpips_export.planes import FINER, TwoPlanes, with_planes
 from lpips_export.profiles import EngineSpec
-from lpips_export.quantize import FLAVOURS, backbone_convolutions, quantised
+from lpips_export.quantize import FLAVOURS, quantised
 from lpips_export.structure import RULES, Graph, check_structure
 from lpips_export.tracing import OPSET, serialized
 from lpips_runtime.contract import DISTANCE, DISTORTED, REFERENCE, depth

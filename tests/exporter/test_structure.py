@@ -13,7 +13,8 @@ from traced_graph import pair_graph
 
 from lpips_export import structure
 from lpips_export.errors import StructureError
-from lpips_export.quantize import FLAVOURS, backbone_convolutions, quantised
+from lpips_export.graph import backbone_convolutions
+from lpips_export.quantize import FLAVOURS, quantised
 from lpips_export.structure import RULES, check_structure
 from lpips_runtime.contract import ModelInfo
 

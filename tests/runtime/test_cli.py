@@ -256,6 +256,13 @@ def test_half_precision_on_the_cpu_is_noted_once(run: Run, plain_model: Path) ->
     assert "half precision" not in run("a.png", "b.png", "--provider", "cpu")[2]
 
 
+def test_a_graph_arranged_for_openvino_is_noted_elsewhere(run: Run, plain_model: Path) -> None:
+    onnx_files.relabelled(plain_model, Path("arranged.onnx"), target="openvino")
+    _, _, err = run("a.png", "b.png", "-m", "arranged.onnx", "--provider", "cpu")
+    note = "is arranged for OpenVINO; use the model without openvino in its name there"
+    assert err == f"note: arranged.onnx: {note}\n"
+
+
 def test_a_missing_model_says_how_to_get_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LPIPS_MODEL")
     assert run("a.png", "b.png") == (

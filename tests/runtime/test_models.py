@@ -36,6 +36,7 @@ def touch(name: str) -> Path:
         ("squeeze-int8", "artifacts/lpips_squeeze_int8.onnx"),
         ("alex-fp16", "artifacts/lpips_alex_fp16.onnx"),
         ("vgg-v0.0-baseline-uint8", "artifacts/lpips_vgg_fp32_v0.0_baseline_uint8.onnx"),
+        ("squeeze-openvino", "artifacts/lpips_squeeze_fp32_openvino.onnx"),
         ("some/where.onnx", "some/where.onnx"),
         (Path("where.onnx"), "where.onnx"),
     ],

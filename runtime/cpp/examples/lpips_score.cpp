@@ -193,11 +193,11 @@ void tell_of_model(const lpips::ModelInfo& info, const std::string& file) {
 
 void tell_of_speed(const lpips::ModelInfo& info, const std::string& file, const std::string& provider) {
   if (provider.substr(0, 3) != "cpu") return;
-  const char* slow = info.precision == "fp16"                                ? "half precision"
-                     : info.precision == "int8" && info.target == "tensorrt" ? "INT8 for TensorRT"
-                                                                             : nullptr;
-  if (slow != nullptr) {
-    say("note: " + file + ": " + slow + " is slower than float32 on CPUs; use the fp32 model there");
+  const char* slower = " is slower than float32 on CPUs; use the fp32 model there";
+  if (info.precision == "fp16") say("note: " + file + ": half precision" + slower);
+  if (info.target == "tensorrt") say("note: " + file + ": INT8 for TensorRT" + slower);
+  if (info.target == "openvino") {
+    say("note: " + file + ": is arranged for OpenVINO; use the model without openvino in its name there");
   }
 }
 

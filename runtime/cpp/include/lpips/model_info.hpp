@@ -13,7 +13,7 @@ struct ModelInfo {
   std::string version;    // of LPIPS, 0.1 or 0.0
   std::string lin;        // learned, baseline (no weighting) or custom
   std::string precision;  // fp32, fp16 or int8
-  std::string target;     // flavour of INT8, cpu or tensorrt; else empty
+  std::string target;     // flavour of INT8, cpu or tensorrt; openvino for float32 as OpenVINO likes it; else empty
   std::string input;      // float32, or uint8 of a model that takes 8-bit pixels only
   int min_size = 0;       // smallest height and width, pixels
   int stride = 0;         // pixels per position of the deepest tap

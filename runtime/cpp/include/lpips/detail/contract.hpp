@@ -59,7 +59,7 @@ inline const std::vector<Text>& texts() {
       {"version", &ModelInfo::version, {"0.1", "0.0"}},
       {"lin", &ModelInfo::lin, {"learned", "baseline", "custom"}},
       {"precision", &ModelInfo::precision, {"fp32", "fp16", "int8"}},
-      {"target", &ModelInfo::target, {"", "cpu", "tensorrt"}},
+      {"target", &ModelInfo::target, {"", "cpu", "tensorrt", "openvino"}},
       {"input", &ModelInfo::input, {"float32", "uint8"}},
       {"backbone_sha256", &ModelInfo::backbone_sha256, {}},
       {"lin_sha256", &ModelInfo::lin_sha256, {}},
