@@ -30,10 +30,12 @@ cpp: $(VENV)/.dev  ## the C++ header's C ABI and the native lpips-score, in buil
 	cmake -S runtime/cpp -B build/cpp -DLPIPS_WERROR=ON -DLPIPS_ONNXRUNTIME_INCLUDE_DIR="$$headers"
 	cmake --build build/cpp
 
-check: $(VENV)/.dev  ## format, lint and types
+check: $(VENV)/.dev  ## format, lint and types, and whether documents are as the reports have them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/python -m benchmarks report --check
+	$(BIN)/python -m benchmarks tables --check
 
 format: $(VENV)/.dev  ## rewrite the code the way `make check` wants it
 	$(BIN)/ruff format .

@@ -1,0 +1,98 @@
+"""Reports of `latency` and `scaling` as Markdown and pictures.
+
+    python -m benchmarks report results/cpu.json
+    python -m benchmarks report --check
+
+From REPORT.json REPORT.md and REPORT-*.png are made, beside it; without a name from all in benchmarks/results.
+`--check` writes nothing: what is not as the report would have it is named, a line each, with exit code 1. Pictures are
+compared by the report that they say they were made from, not by their pixels.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpips_runtime.errors import UsageError
+from lpips_runtime.output import open_output
+
+from .markdown import MADE_BY, as_markdown
+from .plots import draw, made_from, pictures
+from .schema import Cell, Fit, Predicted, Quartiles, Report, Spread, read_report, write_report
+
+__all__ = [
+    "RESULTS",
+    "Cell",
+    "Fit",
+    "Predicted",
+    "Quartiles",
+    "Report",
+    "Spread",
+    "main",
+    "make",
+    "read_report",
+    "stale",
+    "write_report",
+]
+
+# Of the machines that the documents speak of.
+RESULTS = Path(__file__).with_name("results")
+
+
+def make(path: Path) -> list[Path]:
+    """Write what belongs to a report; gives the files, the Markdown last: it is there if the pictures are.
+
+    Raises UsageError if it is no report, if matplotlib is missing, or if somebody wrote the Markdown by hand.
+    """
+    report, sha256, document = read_report(path), _sha256(path), path.with_suffix(".md")
+    if document.exists() and not document.read_text(encoding="utf-8").startswith(MADE_BY):
+        raise UsageError(f"{document}: was not made from a report and is left alone; rename it or {path.name}")
+    written = []
+    for name in pictures(report):
+        written.append(_picture(path, name))
+        draw(report, name, written[-1], sha256)
+    with open_output(document, atomic=True) as file:
+        file.write(_text(path, report))
+    return [*written, document]
+
+
+def stale(path: Path) -> list[str]:
+    """What lies beside a report and is not what it says, or is missing: a line each. Raises UsageError as `make`."""
+    report, sha256, document = read_report(path), _sha256(path), path.with_suffix(".md")
+    found = [_picture(path, name) for name in pictures(report) if made_from(_picture(path, name)) != sha256]
+    if not document.exists() or document.read_bytes() != _text(path, report).encode():
+        found.append(document)
+    return [f"{each}: {'is stale' if each.exists() else 'is missing'}" for each in found]
+
+
+def _picture(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}-{name}.png")
+
+
+def _text(path: Path, report: Report) -> str:
+    drawn = [(title, _picture(path, name).name) for name, (title, _) in pictures(report).items()]
+    return as_markdown(report, path.name, drawn)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("reports", nargs="*", type=Path, metavar="REPORT.json", help="(default: benchmarks/results)")
+    parser.add_argument("--check", action="store_true", help="write nothing, name what is stale")
+    options = parser.parse_args(arguments)
+    paths = options.reports or sorted(RESULTS.glob("*.json"))
+    for path in paths:
+        if path.suffix != ".json":
+            parser.error(f"{path}: reports are named .json")
+    if not options.check:
+        for path in paths:
+            print(*make(path), sep="\n", flush=True)
+        return 0
+    found = [f"{line}; python -m benchmarks report {path}" for path in paths for line in stale(path)]
+    print(*found, sep="\n", end="\n" if found else "")
+    return 1 if found else 0

@@ -1,0 +1,231 @@
+"""A report of `latency` or `scaling`: its form, and how it is written and read.
+
+All keys that have no NotRequired are always there; what is not known is None. Times are of one call, which scores a
+whole batch, in milliseconds unless a name says seconds.
+"""
+
+import json
+import types
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from lpips_runtime.errors import UsageError
+from lpips_runtime.output import open_output
+
+from .machine import Machine
+
+__all__ = [
+    "AGAINST",
+    "EAGER",
+    "Cell",
+    "Fit",
+    "Predicted",
+    "Quartiles",
+    "Report",
+    "Spread",
+    "eager_of",
+    "fitted",
+    "is_ours",
+    "measured",
+    "read_report",
+    "write_report",
+]
+
+# The subjects that others are compared with, by device: what `lpips` gives who just calls it.
+EAGER = {"cpu": "eager", "cuda": "eager-cuda"}
+
+# What `scaling` varies -> the unit of "at".
+AGAINST = {
+    "batch": "pairs in a call",
+    "pixels": "pixels of an image",
+    "threads": "threads",
+    "images, all pairs": "images, all pairs of them",
+    "images, one against the others": "images, one against the others",
+}
+Against = Literal["batch", "pixels", "threads", "images, all pairs", "images, one against the others"]
+
+
+class Predicted(TypedDict):
+    """What a cell would take. seconds: all its calls. bytes: resident memory at its peak."""
+
+    seconds: float
+    bytes: float
+
+
+class Spread(TypedDict):
+    """ms of the calls that were counted: percentiles 50, 90, 99, 25 and 75, and the least."""
+
+    p50: float
+    p90: float
+    p99: float
+    q1: float
+    q3: float
+    fastest: float
+
+
+class Quartiles(TypedDict):
+    p50: float
+    q1: float
+    q3: float
+
+
+class Cell(TypedDict):
+    """One subject on one size, batch and number of threads.
+
+    subject: its key. title: the same for people, which begins with "this project" for ours. exact: whether its
+    distances must be those of float32. state: "absent" is not installed or does not run here, "not run" would pass the
+    budget; why: the reason, empty if measured. predicted: None where nothing was.
+
+    Only of those measured: calls: that were counted; warm_up: that came before. device_ms: p50 by CUDA events.
+    peak_bytes: resident. first_seconds: from the start of the process to its first number. share: of the physical
+    limit, 0 to 1. distance: of the first pair. error: relative to the reference, worst of the batch. wrong: whether it
+    should have been the reference's distance and is not. times: how many times as fast as the EAGER of its device,
+    round by round.
+
+    Only of `scaling`: against: what is varied; at: how much of it, in the unit of AGAINST.
+    """
+
+    net: str
+    width: int
+    height: int
+    batch: int
+    threads: int
+    subject: str
+    title: str
+    device: Literal["cpu", "cuda"]
+    exact: bool
+    state: Literal["measured", "absent", "not run"]
+    why: str
+    predicted: Predicted | None
+    calls: NotRequired[int]
+    warm_up: NotRequired[int]
+    ms: NotRequired[Spread]
+    device_ms: NotRequired[float | None]
+    pairs_per_second: NotRequired[float]
+    peak_bytes: NotRequired[int]
+    first_seconds: NotRequired[float]
+    installed_bytes: NotRequired[int | None]
+    share: NotRequired[float | None]
+    distance: NotRequired[float]
+    error: NotRequired[float | None]
+    wrong: NotRequired[bool]
+    times: NotRequired[Quartiles]
+    against: NotRequired[Against]
+    at: NotRequired[float]
+
+
+_MEASURED = (
+    *("calls", "warm_up", "ms", "device_ms", "pairs_per_second", "peak_bytes", "first_seconds", "installed_bytes"),
+    *("share", "distance", "error", "wrong"),
+)
+
+
+class Fit(TypedDict):
+    """ms of a call = constant_ms + per_unit_ms * at ** exponent. residual: how far a measured point is from it at most,
+    relative."""
+
+    net: str
+    subject: str
+    against: Against
+    exponent: float
+    constant_ms: float
+    per_unit_ms: float
+    residual: float
+
+
+class Report(TypedDict):
+    """command, arguments: what was called. date: ISO 8601. limits: GFLOP/s of matrix products, of physical.limits.
+    notes: what a reader must know, an unsteady machine say; a line each. fits: of `scaling`."""
+
+    command: Literal["latency", "scaling"]
+    arguments: list[str]
+    date: str
+    machine: Machine
+    limits: dict[str, float | None]
+    notes: list[str]
+    cells: list[Cell]
+    fits: NotRequired[list[Fit]]
+
+
+def measured(cell: Cell) -> bool:
+    return cell["state"] == "measured"
+
+
+def is_ours(cell: Cell) -> bool:
+    return cell["title"].startswith("this project")
+
+
+def eager_of(cell: Cell, cells: list[Cell]) -> Cell | None:
+    """The measured cell of `lpips` on the same device among those of the same size."""
+    name = EAGER[cell["device"]]
+    return next((other for other in cells if other["subject"] == name and measured(other)), None)
+
+
+def fitted(fit: Fit, at: Any) -> Any:
+    """ms that the fit says; at: a number or an array."""
+    return fit["constant_ms"] + fit["per_unit_ms"] * at ** fit["exponent"]
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Whole or not at all. Raises OutputError if it cannot be written, ValueError if a number in it is none."""
+    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    with open_output(path, atomic=True) as file:
+        file.write(text)
+
+
+def read_report(path: Path) -> Report:
+    """Raises UsageError, with what is wrong in it, if the file cannot be read or holds no report."""
+    try:
+        report = json.loads(path.read_bytes(), parse_constant=_no_number)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is no report: {error}") from error
+    if fault := _fault(report, Report, "") or next(_faults(report), ""):
+        raise UsageError(f"{path}: is no report of latency or scaling: {fault}")
+    return report
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _faults(report: Report) -> Any:
+    """What the types do not say, in words."""
+    for number, cell in enumerate(report["cells"]):
+        wanted = [
+            *(_MEASURED if measured(cell) else ()),
+            *(("against", "at") if report["command"] == "scaling" else ()),
+        ]
+        yield from (f"cells[{number}] has no {key!r}" for key in wanted if key not in cell)
+
+
+def _fault(value: Any, kind: Any, at: str) -> str:
+    """How a value is not of a type, empty if it is. at: where it is in the report."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        if not isinstance(value, dict):
+            return f"{at or 'it'} is no object"
+        hints = get_type_hints(kind)
+        missing = [
+            f"{at + ' has' if at else 'it has'} no {key!r}" for key in kind.__required_keys__ if key not in value
+        ]
+        found = (_fault(value[key], hint, f"{at}.{key}".strip(".")) for key, hint in hints.items() if key in value)
+        return next(iter(sorted(missing)), "") or next(filter(None, found), "")
+    if origin is list:
+        if not isinstance(value, list):
+            return f"{at} is no list"
+        return next(filter(None, (_fault(each, inner[0], f"{at}[{n}]") for n, each in enumerate(value))), "")
+    if origin is dict:
+        if not isinstance(value, dict):
+            return f"{at} is no object"
+        return next(filter(None, (_fault(each, inner[1], f"{at}[{key!r}]") for key, each in value.items())), "")
+    if origin in (Union, types.UnionType):
+        faults = [_fault(value, each, at) for each in inner]
+        return "" if "" in faults else faults[0]
+    if origin is Literal:
+        return "" if value in inner else f"{at} is {value!r}, not one of {', '.join(map(repr, inner))}"
+    # A whole number is a float too, but neither is a truth value.
+    wanted = (int, float) if kind is float else kind
+    fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+    return "" if fits else f"{at} is {value!r}, not {getattr(kind, '__name__', kind)}"
