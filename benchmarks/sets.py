@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from lpips_runtime.images import Image
 
-    from .subjects import Job, Score
+    from .job import Job, Score
 
 __all__ = ["SETS", "one_by_one", "reusing", "sampled"]
 

@@ -62,9 +62,10 @@ def speed(model: Path, options: argparse.Namespace) -> None:
     """Print both tables of one model."""
     with Scorer(model, provider="cpu") as scorer:
         net = scorer.info.net
-    job = Job(net, str(model), options.side, options.batch, options.threads)
     names = [name for name, subject in SUBJECTS.items() if subject.device == options.device]
-    found = take_turns(options.subjects or names, job, options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(net, str(model), options.side, options.batch, options.threads, folder)
+        found = take_turns(options.subjects or names, job, options.rounds)
     print(
         f"\n{net}, {options.batch} x {options.side}x{options.side}, {options.threads} threads, {options.rounds} rounds"
     )

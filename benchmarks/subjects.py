@@ -4,45 +4,48 @@ A subject takes 8-bit images and gives distances: the conversion to float32 coun
 timed in a process of its own (`turns.py`), which imports what that subject needs and nothing else.
 """
 
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from .job import AbsentError, Job, Score
+from .native import native, needed_files
+from .peers import (
+    in_torch,
+    lpips_metric,
+    piq_metric,
+    plain_on_onnxruntime,
+    plain_on_openvino,
+    plain_path,
+    torchmetrics_metric,
+    unit,
+)
 from .sets import SETS, one_by_one, reusing
 
-__all__ = ["REUSE", "SUBJECTS", "Job", "Score", "Subject", "find", "images", "prepared"]
+__all__ = ["REUSE", "SUBJECTS", "Job", "Score", "Subject", "disk_bytes", "find", "images", "prepared"]
 
-# Two uint8 [N, H, W, 3] -> float [N].
-Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_Files = Callable[[Job], tuple[Path, ...]]
 
 
-@dataclass(frozen=True)
-class Job:
-    """net: name in LPIPS. model: our float32 artifact of it. side: of the images, pixels. batch: pairs at once.
-    threads: that compute."""
-
-    net: str
-    model: str
-    side: int
-    batch: int
-    threads: int
+def _no_files(_: Job) -> tuple[Path, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
 class Subject:
-    """title: for the tables. make: what makes it ready. device: where it computes. warm_up: calls before any is timed.
-    exact: whether its distances must be those of float32. calls: that count, in a turn."""
+    """title: for the tables. make: what makes it ready. needs: distributions, extras in brackets. device: where it
+    computes. files: needed besides. warm_up: calls before any is timed. exact: whether its distances must be those of
+    float32. calls: that count, in a turn."""
 
     title: str
     make: Callable[[Job], Score]
+    needs: tuple[str, ...]
     device: Literal["cpu", "cuda"] = "cpu"
+    files: _Files = _no_files
     warm_up: int = 3
     exact: bool = True
     calls: int = 4
@@ -60,152 +63,115 @@ def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _ours(precision: str = "fp32", **options: Any) -> Callable[[Job], Score]:
+def _artifact(job: Job, precision: str = "fp32") -> Path:
     """precision: with the suffixes of an artifact's name; the file lies beside job.model."""
+    model = Path(job.model)
+    return model.with_name(model.name.replace("fp32", precision))
+
+
+def _ours(title: str, provider: str, precision: str = "fp32", *, exact: bool = True, **options: Any) -> Subject:
+    """This project, with a provider and the artifact of a precision; options: Scorer's."""
 
     def make(job: Job) -> Score:
         from lpips_runtime import Scorer
 
-        model = Path(job.model)
-        scorer = Scorer(model.with_name(model.name.replace("fp32", precision)), threads=job.threads, **options)
+        scorer = Scorer(_artifact(job, precision), provider=provider, threads=job.threads, **options)
         return lambda a, b: np.asarray(scorer.score(a, b))
 
-    return make
+    needs, device = _PROVIDERS[provider]
+    return Subject(title, make, (needs,), device, lambda job: (_artifact(job, precision),), exact=exact)
 
 
-def _metric(job: Job) -> Any:
-    """`lpips` 0.1.4 in float32, on job.threads."""
-    import torch
+# What is installed for it, and where it computes.
+_PROVIDERS: Mapping[str, tuple[str, Literal["cpu", "cuda"]]] = {
+    "cpu": ("lpips-runtime[cpu]", "cpu"),
+    "openvino": ("lpips-runtime[openvino]", "cpu"),
+    "cuda": ("lpips-runtime[gpu]", "cuda"),
+}
 
-    from lpips_export.reference import reference_metric
-    from lpips_export.weights import load_backbone, load_lin
+_LPIPS = ("lpips",)
+# torchmetrics leaves torchvision, which its LPIPS needs, to an extra that brings more than that.
+_TORCHMETRICS = ("torchmetrics", "torchvision")
 
-    torch.set_num_threads(job.threads)
-    backbone = load_backbone(job.net, None, allow_unknown=False, log=lambda _: None)
-    return reference_metric(job.net, "0.1", backbone.state, load_lin(job.net, "0.1"))
-
-
-def _in_torch(metric: Any, autocast: bool) -> Score:
-    import torch
-
-    def tensor(image: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(image).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-    @torch.no_grad()
-    def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            return metric(tensor(a), tensor(b)).reshape(-1).float().numpy()
-
-    return score
+_HALF = "float16"
 
 
-def _eager(job: Job) -> Score:
-    return _in_torch(_metric(job), autocast=False)
-
-
-def _on_gpu(*, tf32: bool = False, half: bool = False, compiled: bool = False) -> Callable[[Job], Score]:
-    """The reference on a GPU. 8-bit images go there, numbers come back: both count, for ours too."""
-
-    def make(job: Job) -> Score:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        metric = _metric(job).cuda()
-        metric = torch.compile(metric) if compiled else metric
-
-        def tensor(image: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(image).cuda().permute(0, 3, 1, 2).float() / 127.5 - 1
-
-        @torch.no_grad()
-        def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            with torch.autocast("cuda", torch.float16, enabled=half):
-                return metric(tensor(a), tensor(b)).reshape(-1).float().cpu().numpy()
-
-        return score
-
-    return make
-
-
-def _compiled(autocast: bool) -> Callable[[Job], Score]:
-    def make(job: Job) -> Score:
-        import torch
-
-        return _in_torch(torch.compile(_metric(job)), autocast)
-
-    return make
-
-
-def _plain_export(job: Job, provider: str = "CPUExecutionProvider") -> Score:
-    """`torch.onnx.export` of the reference as it is, on ONNX Runtime."""
-    import onnxruntime as ort
-    import torch
-
-    from lpips_runtime.nvidia import load_cuda
-    from lpips_runtime.ort import onnxruntime
-
-    example = tuple(torch.rand(2, 3, 96, 72) * 2 - 1 for _ in range(2))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "plain.onnx")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                _metric(job),
-                example,
-                dynamo=True,
-                verbose=False,
-                input_names=["reference", "distorted"],
-                output_names=["distance"],
-                dynamic_shapes=({0: "batch", 2: "height", 3: "width"},) * 2,
-            )
-        assert program is not None
-        program.save(path)
-        if provider != "CPUExecutionProvider":
-            load_cuda(onnxruntime())
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = job.threads
-        session = ort.InferenceSession(path, options, providers=[provider])
-        if session.get_providers()[0] != provider:
-            raise RuntimeError(f"ONNX Runtime passes {provider} over")
-
-    def tensor(image: np.ndarray) -> np.ndarray:
-        return image.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-    def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(["distance"], {"reference": tensor(a), "distorted": tensor(b)})[0]).reshape(-1)
-
-    return score
+def _plain_file(job: Job) -> tuple[Path, ...]:
+    return (plain_path(job),)
 
 
 SUBJECTS: Mapping[str, Subject] = {
-    "ours": Subject("this project, CPU provider", _ours(provider="cpu")),
-    "openvino": Subject("this project, OpenVINO, float32", _ours("fp32_openvino", provider="openvino")),
-    "fast-math": Subject(
-        "this project, OpenVINO, fast-math", _ours("fp32_openvino", provider="openvino", fast_math=True), exact=False
+    "ours": _ours("this project, CPU provider", "cpu"),
+    "uint8": _ours("this project, CPU provider, 8-bit graph", "cpu", "fp32_uint8"),
+    "fp16": _ours("this project, CPU provider, FP16", "cpu", "fp16", exact=False),
+    "int8": _ours("this project, CPU provider, INT8", "cpu", "int8", exact=False),
+    "native": Subject("this project, C++ library", native, (), files=needed_files),
+    "openvino": _ours("this project, OpenVINO, float32", "openvino", "fp32_openvino"),
+    "fast-math": _ours("this project, OpenVINO, fast-math", "openvino", "fp32_openvino", exact=False, fast_math=True),
+    "eager": Subject("lpips 0.1.4, eager", in_torch(lpips_metric), _LPIPS),
+    "compile": Subject("lpips 0.1.4, torch.compile", in_torch(lpips_metric, compiled=True), _LPIPS),
+    "compile-bf16": Subject(
+        "lpips 0.1.4, torch.compile, bfloat16 autocast",
+        in_torch(lpips_metric, compiled=True, autocast="bfloat16"),
+        _LPIPS,
+        exact=False,
     ),
-    "eager": Subject("lpips 0.1.4, eager", _eager),
-    "compile": Subject("lpips 0.1.4, torch.compile", _compiled(autocast=False)),
-    "compile-bf16": Subject("the same, bfloat16 autocast", _compiled(autocast=True), exact=False),
-    "plain": Subject("plain torch.onnx.export, CPU provider", _plain_export),
-    "cuda": Subject("this project, CUDA provider, float32", _ours(provider="cuda"), "cuda"),
-    "cuda-uint8": Subject("the same, 8-bit graph", _ours("fp32_uint8", provider="cuda"), "cuda"),
-    "cuda-fast": Subject(
-        "the same, fast-math (TF32)", _ours("fp32_uint8", provider="cuda", fast_math=True), "cuda", exact=False
+    "torchmetrics": Subject("torchmetrics, eager", in_torch(torchmetrics_metric), _TORCHMETRICS),
+    "piq": Subject("piq, eager", in_torch(piq_metric, scaled=unit), ("piq",)),
+    "plain": Subject(
+        "plain torch.onnx.export, CPU provider",
+        plain_on_onnxruntime("CPUExecutionProvider"),
+        ("onnxruntime",),
+        files=_plain_file,
     ),
-    "cuda-half": Subject("the same, FP16", _ours("fp16_uint8", provider="cuda"), "cuda", exact=False),
-    "eager-cuda": Subject("lpips 0.1.4, eager, float32", _on_gpu(), "cuda"),
-    "eager-cuda-fast": Subject("the same, TF32", _on_gpu(tf32=True), "cuda", exact=False),
-    "eager-cuda-half": Subject("the same, FP16 autocast", _on_gpu(tf32=True, half=True), "cuda", exact=False),
-    "compile-cuda": Subject("lpips 0.1.4, torch.compile, float32", _on_gpu(compiled=True), "cuda"),
+    "openvino-direct": Subject(
+        "plain export, OpenVINO, float32", plain_on_openvino(), ("openvino",), files=_plain_file
+    ),
+    # In bfloat16 where the CPU has instructions for it (AMX, AVX512_BF16), unless OpenVINO is told otherwise.
+    "openvino-direct-fast": Subject(
+        "plain export, OpenVINO as it comes",
+        plain_on_openvino(fast=True),
+        ("openvino",),
+        files=_plain_file,
+        exact=False,
+    ),
+    "cuda": _ours("this project, CUDA provider, float32", "cuda"),
+    "cuda-uint8": _ours("this project, CUDA provider, 8-bit graph", "cuda", "fp32_uint8"),
+    "cuda-fast": _ours(
+        "this project, CUDA provider, fast-math (TF32)", "cuda", "fp32_uint8", exact=False, fast_math=True
+    ),
+    "cuda-half": _ours("this project, CUDA provider, FP16", "cuda", "fp16_uint8", exact=False),
+    "eager-cuda": Subject("lpips 0.1.4, eager, float32", in_torch(lpips_metric, "cuda"), _LPIPS, "cuda"),
+    "eager-cuda-fast": Subject(
+        "lpips 0.1.4, eager, TF32", in_torch(lpips_metric, "cuda", tf32=True), _LPIPS, "cuda", exact=False
+    ),
+    "eager-cuda-half": Subject(
+        "lpips 0.1.4, eager, FP16 autocast",
+        in_torch(lpips_metric, "cuda", tf32=True, autocast=_HALF),
+        _LPIPS,
+        "cuda",
+        exact=False,
+    ),
+    "compile-cuda": Subject(
+        "lpips 0.1.4, torch.compile, float32", in_torch(lpips_metric, "cuda", compiled=True), _LPIPS, "cuda"
+    ),
     "compile-cuda-half": Subject(
-        "the same, FP16 autocast", _on_gpu(tf32=True, half=True, compiled=True), "cuda", exact=False
+        "lpips 0.1.4, torch.compile, FP16 autocast",
+        in_torch(lpips_metric, "cuda", tf32=True, autocast=_HALF, compiled=True),
+        _LPIPS,
+        "cuda",
+        exact=False,
+    ),
+    "torchmetrics-cuda": Subject(
+        "torchmetrics, eager, float32", in_torch(torchmetrics_metric, "cuda"), _TORCHMETRICS, "cuda"
     ),
     # In TF32, unless ONNX Runtime is told otherwise.
     "plain-cuda": Subject(
         "plain export, CUDA provider as it comes (TF32)",
-        partial(_plain_export, provider="CUDAExecutionProvider"),
+        plain_on_onnxruntime("CUDAExecutionProvider"),
+        ("onnxruntime-gpu[cuda,cudnn]",),
         "cuda",
+        _plain_file,
         exact=False,
     ),
 }
@@ -213,7 +179,9 @@ SUBJECTS: Mapping[str, Subject] = {
 
 # Of `reuse`: (job, way). What they are given as a batch is the set of images. One call is dozens of runs.
 REUSE: Mapping[tuple[str, str], Subject] = {
-    (which, way): Subject(f"{which}, {way}", make(which), warm_up=1, calls=1)
+    (which, way): Subject(
+        f"{which}, {way}", make(which), SUBJECTS["ours"].needs, files=SUBJECTS["ours"].files, warm_up=1, calls=1
+    )
     for which in SETS
     for way, make in (("pair by pair", one_by_one), ("reusing", reusing))
 }
@@ -222,6 +190,24 @@ REUSE: Mapping[tuple[str, str], Subject] = {
 def find(name: str) -> Subject:
     """By its key in SUBJECTS, or by the title of one of REUSE."""
     return {**SUBJECTS, **{subject.title: subject for subject in REUSE.values()}}[name]
+
+
+def disk_bytes(name: str, job: Job) -> int | None:
+    """What a subject takes on disk, or None if something of it is not there.
+
+    The distributions that it needs with all that they require, Python itself left out, and the file of its model:
+    ours, or the plain export in job.folder. For the native library it is that, ONNX Runtime's and the model. What a
+    package downloads when it is first used is not counted, nor a compiler that `torch.compile` calls.
+    """
+    from .installed import installed_bytes
+
+    subject = find(name)
+    installed = installed_bytes(subject.needs)
+    try:
+        files = sum(path.stat().st_size for path in subject.files(job))
+    except (AbsentError, FileNotFoundError):
+        return None
+    return None if installed is None else installed + files
 
 
 def prepared(name: str, job: Job) -> tuple[Score, np.ndarray, float]:

@@ -2,7 +2,7 @@
 
 A turn is one call that is not counted, since caches and cores were others' before it, and then a few that are: their
 median counts. A process takes its turn when it is asked to by a line on its standard input, and waits otherwise. Run as
-`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS` this module is such a process.
+`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS FOLDER` this module is such a process.
 """
 
 import json
@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
+from .job import AbsentError
 from .subjects import Job, find, images, prepared
 
 __all__ = ["Turns", "asked", "quartiles", "take_turns"]
@@ -112,12 +113,22 @@ def asked(ratios: np.ndarray | Sequence[float], floor: float | None) -> str:
     return f"{floor}" if np.median(ratios) >= floor else f"{floor}, not met"
 
 
+def _reasons() -> tuple[type[Exception], ...]:
+    """Why a subject may be absent. Of this project nothing is imported before: that would be a head start for it."""
+    from lpips_runtime.errors import LpipsError
+
+    return AbsentError, ImportError, LpipsError
+
+
 def _serve(name: str, job: Job) -> None:
     pair = images(job)
     score = None
     for _ in sys.stdin:
         if score is None:
-            score, distances, seconds = prepared(name, job)
+            try:
+                score, distances, seconds = prepared(name, job)
+            except _reasons() as error:
+                sys.exit(" ".join(str(error).split()))  # in words, without where it was raised
             answer = {"distances": distances.tolist(), "seconds": seconds}
         else:
             seconds = []
@@ -130,5 +141,5 @@ def _serve(name: str, job: Job) -> None:
 
 
 if __name__ == "__main__":
-    _name, _net, _model, *_numbers = sys.argv[1:]
-    _serve(_name, Job(_net, _model, *map(int, _numbers)))
+    _name, _net, _model, *_numbers, _folder = sys.argv[1:]
+    _serve(_name, Job(_net, _model, *map(int, _numbers), folder=_folder))

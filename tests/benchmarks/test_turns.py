@@ -1,5 +1,7 @@
 """Subjects that take turns: what is counted, what they answer, and what becomes of one that cannot run."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def test_one_that_cannot_run_is_absent_with_its_reason_and_the_others_go_on(
     assert found["broken"].seconds == []
     assert found["ours"].absent == ""
     assert len(found["ours"].seconds) == 2
+
+
+def test_process_of_a_subject_starts_without_what_subjects_import() -> None:
+    """The seconds until the first distance begin after these imports: whoever needs one of them would have it free."""
+    code = (
+        "import sys, numpy; before = set(sys.modules); import benchmarks.turns; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    subjects = {"asyncio", "lpips_export", "lpips_runtime", "onnxruntime", "openvino", "packaging", "PIL", "torch"}
+    assert "benchmarks" in ended.stdout.split()
+    assert not subjects & set(ended.stdout.split())
 
 
 def test_both_ways_of_comparing_a_set_give_the_distances_of_its_pairs(exported: Callable[..., list[Path]]) -> None:

@@ -5,7 +5,6 @@ Each flavour has a folder of its own in build/, so that a second run builds only
 
 import fcntl
 import functools
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import needed
+
+from benchmarks.job import AbsentError
+from benchmarks.native import onnxruntime_library
 
 __all__ = ["FLAVOURS", "HEADERS", "ROOT", "Flavour", "build", "library", "run"]
 
@@ -79,12 +81,10 @@ def _check_machine(compiler: str) -> None:
 @functools.cache
 def library() -> Path:
     """The library of the installed onnxruntime."""
-    found = importlib.util.find_spec("onnxruntime")
-    folders = (found and found.submodule_search_locations) or []
-    libraries = [path for folder in folders for path in Path(folder, "capi").glob("libonnxruntime.so.*")]
-    if not libraries:
-        needed.missing("the installed onnxruntime has no libonnxruntime.so of its own")
-    return libraries[0]
+    try:
+        return onnxruntime_library()
+    except AbsentError as error:
+        needed.missing(str(error))
 
 
 @functools.cache
