@@ -11,14 +11,13 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lpips_runtime.nvidia import nvidia_gpus
 from lpips_runtime.ort import onnxruntime
-from lpips_runtime.providers import PROVIDERS
 from lpips_runtime.session import Session
 
+from .events import cuda_options
 from .subjects import Job, images
 
 SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
@@ -41,12 +40,8 @@ def times(session: Session, batch: int, side: int, runs: int = 20) -> tuple[floa
 
 def searched(model: Path, search: str) -> Session:
     """The model, opened with another search than the project's."""
-    ours = PROVIDERS["cuda"]
-    try:
-        PROVIDERS["cuda"] = replace(ours, options=lambda *of: {**ours.options(*of), "cudnn_conv_algo_search": search})
+    with cuda_options(cudnn_conv_algo_search=search):
         return Session(model, provider="cuda")
-    finally:
-        PROVIDERS["cuda"] = ours
 
 
 def measure(model: Path) -> None:

@@ -13,8 +13,9 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Job:
-    """net: name in LPIPS. model: our float32 artifact of it. side: of the images, pixels. batch: pairs at once.
-    threads: that compute. folder: for files that the subjects of a run share; without one each makes its own."""
+    """net: name in LPIPS. model: our float32 artifact of it. side: width of the images, pixels. batch: pairs at once.
+    threads: that compute. folder: for files that the subjects of a run share; without one each makes its own. height:
+    of the images, 0 if they are square."""
 
     net: str
     model: str
@@ -22,6 +23,12 @@ class Job:
     batch: int
     threads: int
     folder: str = ""
+    height: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self.height or self.side, self.side
 
 
 class AbsentError(Exception):

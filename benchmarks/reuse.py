@@ -52,7 +52,7 @@ def savings(model: Path, options: argparse.Namespace) -> None:
     job = Job(net, str(model), options.side, options.images, options.threads)
     for which, floors in FLOORS.items():
         plain, ours = (REUSE[which, way].title for way in ("pair by pair", "reusing"))
-        found = take_turns([plain, ours], job, options.rounds)
+        found = take_turns({name: (name, job) for name in (plain, ours)}, options.rounds)
         count = len(SETS[which](range(options.images)))
         title = f"{model.name} | {which}, {options.images} images"
         if absent := found[plain].absent or found[ours].absent:

@@ -65,7 +65,7 @@ def speed(model: Path, options: argparse.Namespace) -> None:
     names = [name for name, subject in SUBJECTS.items() if subject.device == options.device]
     with tempfile.TemporaryDirectory() as folder:
         job = Job(net, str(model), options.side, options.batch, options.threads, folder)
-        found = take_turns(options.subjects or names, job, options.rounds)
+        found = take_turns({name: (name, job) for name in options.subjects or names}, options.rounds)
     print(
         f"\n{net}, {options.batch} x {options.side}x{options.side}, {options.threads} threads, {options.rounds} rounds"
     )

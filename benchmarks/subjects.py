@@ -26,7 +26,7 @@ from .peers import (
 )
 from .sets import SETS, one_by_one, reusing
 
-__all__ = ["REUSE", "SUBJECTS", "Job", "Score", "Subject", "disk_bytes", "find", "images", "prepared"]
+__all__ = ["REUSE", "SUBJECTS", "Job", "Score", "Subject", "disk_bytes", "find", "images", "plain_file", "prepared"]
 
 _Files = Callable[[Job], tuple[Path, ...]]
 
@@ -39,7 +39,8 @@ def _no_files(_: Job) -> tuple[Path, ...]:
 class Subject:
     """title: for the tables. make: what makes it ready. needs: distributions, extras in brackets. device: where it
     computes. files: needed besides. warm_up: calls before any is timed. exact: whether its distances must be those of
-    float32. calls: that count, in a turn."""
+    float32. calls: that count, in a turn. on_stream: whether it computes on the CUDA stream that torch is told to
+    use."""
 
     title: str
     make: Callable[[Job], Score]
@@ -49,12 +50,13 @@ class Subject:
     warm_up: int = 3
     exact: bool = True
     calls: int = 4
+    on_stream: bool = True
 
 
 def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [batch, side, side, 3] twice: smooth fields with noise, and the same with more of it."""
-    rng = np.random.default_rng(2018)
-    y, x = np.mgrid[: job.side, : job.side] / job.side
+    """uint8 [batch, H, W, 3] twice: smooth fields with noise, and the same with more of it."""
+    rng, (height, width) = np.random.default_rng(2018), job.shape
+    y, x = np.mgrid[:height, :width] / job.side
     phase = rng.uniform(0, 6, (job.batch, 1, 1, 3))
     field = 128 + 60 * np.sin(6 * x[None, :, :, None] + phase) + 40 * np.cos(9 * y[None, :, :, None] - phase)
     reference = field + rng.normal(0, 8, field.shape)
@@ -96,7 +98,8 @@ _TORCHMETRICS = ("torchmetrics", "torchvision")
 _HALF = "float16"
 
 
-def _plain_file(job: Job) -> tuple[Path, ...]:
+def plain_file(job: Job) -> tuple[Path, ...]:
+    """Of those that the plain export runs in."""
     return (plain_path(job),)
 
 
@@ -122,17 +125,15 @@ SUBJECTS: Mapping[str, Subject] = {
         "plain torch.onnx.export, CPU provider",
         plain_on_onnxruntime("CPUExecutionProvider"),
         ("onnxruntime",),
-        files=_plain_file,
+        files=plain_file,
     ),
-    "openvino-direct": Subject(
-        "plain export, OpenVINO, float32", plain_on_openvino(), ("openvino",), files=_plain_file
-    ),
+    "openvino-direct": Subject("plain export, OpenVINO, float32", plain_on_openvino(), ("openvino",), files=plain_file),
     # In bfloat16 where the CPU has instructions for it (AMX, AVX512_BF16), unless OpenVINO is told otherwise.
     "openvino-direct-fast": Subject(
         "plain export, OpenVINO as it comes",
         plain_on_openvino(fast=True),
         ("openvino",),
-        files=_plain_file,
+        files=plain_file,
         exact=False,
     ),
     "cuda": _ours("this project, CUDA provider, float32", "cuda"),
@@ -171,8 +172,9 @@ SUBJECTS: Mapping[str, Subject] = {
         plain_on_onnxruntime("CUDAExecutionProvider"),
         ("onnxruntime-gpu[cuda,cudnn]",),
         "cuda",
-        _plain_file,
+        plain_file,
         exact=False,
+        on_stream=False,
     ),
 }
 
@@ -211,11 +213,8 @@ def disk_bytes(name: str, job: Job) -> int | None:
 
 
 def prepared(name: str, job: Job) -> tuple[Score, np.ndarray, float]:
-    """The subject, warmed up; its distances on `images(job)`; and the seconds that making it took."""
+    """The subject; its distances on `images(job)`; and the seconds until it gave them."""
     subject, pair, start = find(name), images(job), time.perf_counter()
     score = subject.make(job)
     distances = score(*pair)
-    seconds = time.perf_counter() - start
-    for _ in range(subject.warm_up - 1):
-        score(*pair)
-    return score, distances, seconds
+    return score, distances, time.perf_counter() - start

@@ -1,8 +1,8 @@
 """Subjects in processes of their own, taking turns: what slows the machine down slows all of them.
 
-A turn is one call that is not counted, since caches and cores were others' before it, and then a few that are: their
-median counts. A process takes its turn when it is asked to by a line on its standard input, and waits otherwise. Run as
-`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS FOLDER` this module is such a process.
+A turn is one call that is not counted, since caches and cores were others' before it, and then a few that are. A
+process takes its turn when it is asked to by a line on its standard input, and waits otherwise. Run as
+`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS FOLDER HEIGHT` this module is such a process.
 """
 
 import json
@@ -10,13 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from .job import AbsentError
-from .subjects import Job, find, images, prepared
+from lpips_runtime.errors import LpipsError
+
+from .events import device_seconds
+from .job import AbsentError, Job, Score
+from .subjects import find, images, prepared
 
 __all__ = ["Turns", "asked", "quartiles", "take_turns"]
 
@@ -26,12 +30,17 @@ _PAUSE = 0.05
 
 @dataclass(eq=False)
 class Turns:
-    """Of one subject: seconds of each round, its distances, the seconds until it gave them (those of starting Python
-    and numpy left out), and why it has none, if it hasn't."""
+    """Of one subject: seconds of each round, which is the median of its calls, and of each call that counts; its
+    distances; the seconds until it gave them, with those from the start of its process before; its resident memory at
+    its peak, bytes; on a GPU the seconds of the calls there, by CUDA events; and why it has none, if it hasn't."""
 
     seconds: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
     distances: np.ndarray = field(default_factory=lambda: np.empty(0))
     first: float = float("nan")
+    started: float = float("nan")
+    peak: int = 0
+    device: list[float] = field(default_factory=list)
     absent: str = ""
 
 
@@ -39,6 +48,7 @@ class _Worker:
     """One process. Its stderr goes to a file: a pipe that nobody reads would stop a talkative one."""
 
     def __init__(self, name: str, job: Job) -> None:
+        self.began = time.perf_counter()
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         call = [sys.executable, "-m", "benchmarks.turns", name, *map(str, astuple(job))]
         self._process = subprocess.Popen(
@@ -67,33 +77,45 @@ class _Worker:
         self._words.close()
 
 
-def take_turns(names: Sequence[str], job: Job, rounds: int) -> dict[str, Turns]:
+def take_turns(
+    of: Mapping[str, tuple[str, Job]], rounds: int, told: Callable[[str], object] = lambda _: None
+) -> dict[str, Turns]:
     """Make each subject ready, one after the other, then give each a turn in every round, in an order that changes.
 
-    A subject that cannot be made, or that ends, is absent, with its reason. Between turns there is a pause: threads of
+    of: a name for the result -> subject, and what it is to do. told: is given each name before its subject is made. A
+    subject that cannot be made, or that ends, is absent, with its reason. Between turns there is a pause: threads of
     PyTorch and ONNX Runtime spin on for some milliseconds after a call, and would slow the next subject.
     """
-    found = {name: Turns() for name in names}
-    workers = {name: _Worker(name, job) for name in names}
+    found = {name: Turns() for name in of}
+    workers: dict[str, _Worker] = {}
 
-    def ask(name: str, word: str) -> dict | None:
+    def ask(name: str, word: str) -> dict:
         if not found[name].absent:
             try:
                 return workers[name].ask(word)
             except RuntimeError as error:
                 found[name].absent = str(error)
-        return None
+        return {}
 
     try:
         for name, turns in found.items():
+            told(name)
+            workers[name] = _Worker(*of[name])
             if answer := ask(name, "ready"):
+                turns.started = time.perf_counter() - workers[name].began
                 turns.distances, turns.first = np.array(answer["distances"]), answer["seconds"]
+                ask(name, "warm up")
         order = np.random.default_rng(0)
         for _ in range(rounds):
-            for name in order.permutation(list(names)).tolist():
+            for name in order.permutation(list(of)).tolist():
                 time.sleep(_PAUSE)
                 if answer := ask(name, "go"):
-                    found[name].seconds.append(answer["seconds"])
+                    found[name].calls += answer["seconds"]
+                    found[name].seconds.append(float(np.median(answer["seconds"])))
+        for name, turns in found.items():
+            turns.peak = ask(name, "memory").get("bytes", 0)
+            if find(of[name][0]).device == "cuda":
+                turns.device = ask(name, "device").get("seconds", [])
     finally:
         for worker in workers.values():
             worker.close()
@@ -113,33 +135,48 @@ def asked(ratios: np.ndarray | Sequence[float], floor: float | None) -> str:
     return f"{floor}" if np.median(ratios) >= floor else f"{floor}, not met"
 
 
-def _reasons() -> tuple[type[Exception], ...]:
-    """Why a subject may be absent. Of this project nothing is imported before: that would be a head start for it."""
-    from lpips_runtime.errors import LpipsError
-
-    return AbsentError, ImportError, LpipsError
-
-
 def _serve(name: str, job: Job) -> None:
-    pair = images(job)
-    score = None
-    for _ in sys.stdin:
-        if score is None:
-            try:
-                score, distances, seconds = prepared(name, job)
-            except _reasons() as error:
-                sys.exit(" ".join(str(error).split()))  # in words, without where it was raised
-            answer = {"distances": distances.tolist(), "seconds": seconds}
-        else:
-            seconds = []
-            for _ in range(1 + find(name).calls):
-                start = time.perf_counter()
-                score(*pair)
-                seconds.append(time.perf_counter() - start)
-            answer = {"seconds": float(np.median(seconds[1:]))}
-        print(json.dumps(answer), flush=True)
+    subject, pair = find(name), images(job)
+    try:
+        score, distances, seconds = prepared(name, job)
+    except (AbsentError, ImportError, LpipsError) as error:
+        sys.exit(" ".join(str(error).split()))  # a reason in words, without where it was raised
+
+    def turn() -> dict:
+        return {"seconds": [_seconds(score, pair) for _ in range(1 + subject.calls)][1:]}
+
+    def warm_up() -> dict:
+        return {"calls": [_seconds(score, pair) for _ in range(subject.warm_up - 1)]}
+
+    answers = {
+        "ready": lambda: {"distances": distances.tolist(), "seconds": seconds},
+        "warm up": warm_up,
+        "go": turn,
+        "memory": lambda: {"bytes": peak_bytes()},
+        "device": lambda: {"seconds": device_seconds(subject, job, pair)},
+    }
+    for word in sys.stdin:
+        print(json.dumps(answers[word.strip()]()), flush=True)
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process so far. On Linux not by ru_maxrss, which begins at that of the
+    process which started it."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _seconds(score: Score, pair: tuple[np.ndarray, np.ndarray]) -> float:
+    start = time.perf_counter()
+    score(*pair)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
-    _name, _net, _model, *_numbers, _folder = sys.argv[1:]
-    _serve(_name, Job(_net, _model, *map(int, _numbers), folder=_folder))
+    _name, _net, _model, _side, _batch, _threads, _folder, _height = sys.argv[1:]
+    _serve(_name, Job(_net, _model, int(_side), int(_batch), int(_threads), _folder, int(_height)))

@@ -69,7 +69,7 @@ def test_one_pair_gives_one_distance(job_of: JobOf) -> None:
 def test_net_that_a_package_has_not_is_absent_in_words(job_of: JobOf) -> None:
     with pytest.raises(AbsentError, match=r"^piq has VGG16 alone$"):
         SUBJECTS["piq"].make(job_of("alex"))
-    found = take_turns(["piq"], job_of("alex"), 1)["piq"]
+    found = take_turns({"piq": ("piq", job_of("alex"))}, 1)["piq"]
     assert found.absent == "piq has VGG16 alone"
 
 
@@ -88,7 +88,7 @@ def test_openvino_itself_gives_the_distances_of_the_reference(job_of: JobOf) -> 
     job = job_of("alex")
     peers.plain_export(job)
     # In processes of their own: the plugin of ONNX Runtime brings another OpenVINO, under the same names.
-    found = take_turns(["openvino-direct", "openvino-direct-fast"], job, 1)
+    found = take_turns({name: (name, job) for name in ("openvino-direct", "openvino-direct-fast")}, 1)
     assert [each.absent for each in found.values()] == ["", ""]
     expected = distances("eager", job)
     np.testing.assert_allclose(found["openvino-direct"].distances, expected, rtol=SAME)

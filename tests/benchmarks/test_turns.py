@@ -23,7 +23,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
 
 def test_subjects_take_turns_and_answer_for_the_same_images(exported: Callable[..., list[Path]]) -> None:
     job = Job("alex", str(exported(net="alex", quick=True)[0]), 48, 2, 1)
-    found = take_turns(["ours"], job, 3)["ours"]
+    found = take_turns({"ours": ("ours", job)}, 3)["ours"]
     assert found.absent == ""
     assert len(found.seconds) == 3
     assert all(second > 0 for second in found.seconds)
@@ -35,7 +35,7 @@ def test_one_that_cannot_run_is_absent_with_its_reason_and_the_others_go_on(
     exported: Callable[..., list[Path]],
 ) -> None:
     job = Job("alex", str(exported(net="alex", quick=True)[0]), 48, 1, 1)
-    found = take_turns(["broken", "ours"], job, 2)
+    found = take_turns({name: (name, job) for name in ("broken", "ours")}, 2)
     assert "broken" in found["broken"].absent
     assert found["broken"].seconds == []
     assert found["ours"].absent == ""
@@ -62,7 +62,7 @@ def test_both_ways_of_comparing_a_set_give_the_distances_of_its_pairs(exported: 
             expected = [float(scorer.score(a, b)) for a, b in SETS[which](list(pixels))]
         assert len(expected) == count
         plain, ours = (REUSE[which, way].title for way in ("pair by pair", "reusing"))
-        found = take_turns([plain, ours], job, 1)
+        found = take_turns({name: (name, job) for name in (plain, ours)}, 1)
         assert (found[plain].absent, found[ours].absent) == ("", "")
         np.testing.assert_allclose(found[ours].distances, expected, rtol=1e-6)
         np.testing.assert_allclose(found[plain].distances, list(sampled(expected)), rtol=1e-6)

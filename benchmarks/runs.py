@@ -1,0 +1,122 @@
+"""What `latency` and `scaling` share: the models at hand, jobs one after the other, and a report at the end."""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lpips_runtime import ModelInfo, Scorer
+from lpips_runtime.errors import UsageError
+from lpips_runtime.say import say
+
+from .budget import Budget, Forecast
+from .cells import Journal, measure, unsteady
+from .job import Job
+from .machine import described
+from .physical import limits
+from .schema import Cell, Report
+
+__all__ = ["Step", "add_options", "measured_steps", "model_info", "models_at_hand"]
+
+_SECONDS, _SHARE_OF_MEMORY = 120.0, 0.7
+
+
+class Step(NamedTuple):
+    """Subjects that take turns. title: for people, and for the journal. of: as of take_turns. prepare: is called
+    before them."""
+
+    title: str
+    of: Mapping[str, tuple[str, Job]]
+    prepare: Callable[[], object] = lambda: None
+
+
+def add_options(parser: argparse.ArgumentParser, output: str, rounds: int) -> None:
+    parser.add_argument(
+        "models", nargs="*", type=Path, metavar="MODEL", help="float32 artifacts (default: those in artifacts/)"
+    )
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of every subject (default 2)")
+    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"of turns (default {rounds})")
+    parser.add_argument(
+        "--budget",
+        default="",
+        metavar="LIMITS",
+        help="most time of one subject on one job and most memory of those of a job together, as 90s,8GB "
+        f"(default {_SECONDS:g}s and {_SHARE_OF_MEMORY * 100:.0f} %% of the machine's memory)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(output), metavar="FILE", help=f"the report (default {output})"
+    )
+
+
+def models_at_hand(options: argparse.Namespace) -> list[Path]:
+    """Those that were named, or the float32 ones in artifacts/. Raises UsageError for options that no run can have."""
+    if options.output.suffix != ".json":
+        raise UsageError(f"-o {options.output}: a report ends in .json")
+    if not options.output.absolute().parent.is_dir():
+        raise UsageError(f"-o {options.output}: no such folder: {options.output.parent}")
+    if min(options.rounds, options.threads) < 1:
+        raise UsageError("--rounds and --threads must be at least 1")
+    found = options.models or [
+        path for net in ("alex", "squeeze", "vgg") if (path := Path(f"artifacts/lpips_{net}_fp32.onnx")).exists()
+    ]
+    if not found:
+        raise UsageError("artifacts/ holds no float32 model; export one with lpips-export, or name it")
+    return found
+
+
+def model_info(model: Path) -> ModelInfo:
+    """Raises UsageError for what is not the plain float32 model of its net."""
+    with Scorer(model, provider="cpu") as scorer:
+        info = scorer.info
+    if (info.precision, info.target, info.input) != ("fp32", "", "float32"):
+        raise UsageError(f"{model}: give the float32 model; the others are found beside it")
+    return info
+
+
+def measured_steps(
+    command: Literal["latency", "scaling"],
+    plan: Callable[[str], Sequence[Step]],
+    options: argparse.Namespace,
+    arguments: Sequence[str],
+) -> tuple[Report, Journal]:
+    """All steps, one after the other, those left out that a stopped run has in its journal.
+
+    plan: gives them for a folder that the subjects of all share, the least work first: what it took says what the next
+    will take. Raises UsageError, also if another call's journal is in the way.
+    """
+    machine = described()
+    usual = Budget(_SECONDS, _SHARE_OF_MEMORY * (machine["memory_bytes"] or 8e9))
+    budget = Budget.parse(options.budget, usual)
+    notes: list[str] = []
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.5:
+        notes.append(f"the machine had other work when this began: a load of {load:.1f}")
+    cells: list[Cell] = []
+    with tempfile.TemporaryDirectory() as folder:
+        steps = plan(folder)
+        journal = Journal(options.output, {"arguments": [command, *arguments], "machine": machine})
+        say("measuring products of matrices")
+        rates = limits(options.threads)
+        forecast = Forecast(rates["float32"])
+        for number, step in enumerate(steps):
+            what = f"{number + 1}/{len(steps)} {step.title}"
+            if step.title in journal.steps:
+                say(f"{what}: was measured before this run was stopped")
+            else:
+                step.prepare()
+                told = lambda name, what=what: say(f"{what}: {name}")  # noqa: E731
+                journal.add(step.title, measure(step.of, options.rounds, rates, budget, forecast, told))
+            cells += journal.steps[step.title]
+            notes += unsteady(journal.steps[step.title], step.title)
+    report: Report = {
+        "command": command,
+        "arguments": list(arguments),
+        "date": date.today().isoformat(),
+        "machine": machine,
+        "limits": rates,
+        "notes": notes,
+        "cells": cells,
+    }
+    return report, journal
