@@ -36,7 +36,7 @@ class Budget:
     def parse(cls, text: str, usual: Budget) -> Budget:
         """As in "90s", "8GB" or "90s,8GB"; what is not said is the usual. Raises UsageError."""
         seconds, size = usual.seconds, usual.bytes
-        for part in text.split(","):
+        for part in filter(None, text.split(",")):
             if time := re.fullmatch(r"(\d+(?:\.\d+)?)(s|min)", part.strip()):
                 seconds = float(time[1]) * {"s": 1, "min": 60}[time[2]]
             else:
