@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT := pyproject.toml runtime/pyproject.toml hatch_build.py runtime/lpips_runtime/_version.py
 
-.PHONY: help demo test cpp check format dist clean
+.PHONY: help demo test cpp check format bench dist clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,6 +40,11 @@ check: $(VENV)/.dev  ## format, lint and types, and whether documents are as the
 format: $(VENV)/.dev  ## rewrite the code the way `make check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev artifacts/lpips_alex_fp32.onnx  ## this project beside its peers, in build/bench.md, within ten minutes
+	mkdir -p build
+	$(BIN)/python -m benchmarks latency --sizes 64x64 256x256 --batch 1 --rounds 8 --budget 60s -o build/bench.json \
+	    --subjects ours native openvino fast-math eager torchmetrics piq plain openvino-direct
 
 dist: $(VENV)/.dev artifacts/lpips_alex_fp32.onnx  ## wheels of both packages and of every model in artifacts/, in dist/
 	$(BIN)/python -m tools.dist

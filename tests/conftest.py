@@ -7,11 +7,13 @@ LPIPS_TEST_MODELS       folder of models made by `export_runtime_models`, where 
 """
 
 import functools
+import hashlib
 import importlib.util
 import itertools
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,11 @@ def pytest_configure() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest file first: a worker that began with it last would work on while the other has nothing to do.
+    items.sort(key=lambda item: item.path.name != "test_torch_free.py")
 
 
 @pytest.fixture(autouse=True)
@@ -118,31 +125,51 @@ def random_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 def exported(
     tmp_path_factory: pytest.TempPathFactory, random_backbone: Callable[[str], Path]
 ) -> Callable[..., list[Path]]:
-    """ExportSpec fields -> the graphs of that export, with random weights unless a backbone is given; made once.
+    """ExportSpec fields -> the graphs of that export, with random weights unless a backbone is given; made once, by
+    whichever worker asks first.
 
-    quick: validate on the first cases only, where the test itself looks at the numbers.
+    quick: validate on the first cases only, where the test itself looks at the numbers; one that was looked at in full,
+    or has its siblings too, will do.
     """
-    folder = tmp_path_factory.mktemp("exported")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder.mkdir(exist_ok=True)
 
     @functools.cache
     def make(quick: bool = False, **fields: Any) -> list[Path]:
-        from lpips_export import validate
-        from lpips_export.cases import validation_cases
-        from lpips_export.export import export
+        from filelock import FileLock
+
         from lpips_export.spec import ExportSpec
 
-        backbone = fields.pop("backbone", None) or random_backbone(fields.get("net", "alex"))
-        spec = ExportSpec(backbone=backbone, allow_unknown_weights=True, **fields)
-        with pytest.MonkeyPatch.context() as patch:
-            # Whatever the test that asks first has put in its place: the next one is given the same graphs.
-            patch.setattr(
-                validate,
-                "validation_cases",
-                lambda *of: itertools.islice(validation_cases(*of), 3 if quick else None),
-            )
-            return [artifact.path for artifact in export(spec, folder)]
+        given = fields.pop("backbone", None)
+        spec = ExportSpec(backbone=given, allow_unknown_weights=True, **fields)
+
+        def record(split: bool, quick: bool) -> Path:
+            said = repr((replace(spec, split=split), quick))
+            return folder / f"{hashlib.sha256(said.encode()).hexdigest()}.txt"
+
+        with FileLock(f"{record(True, False)}.lock"):
+            for known in (record(split, part) for split in {True, spec.split} for part in {False, quick}):
+                if known.exists():
+                    return list(map(Path, known.read_text().splitlines()))[: len(spec.kinds)]
+            paths = _export(replace(spec, backbone=given or random_backbone(spec.net)), folder, quick)
+            record(spec.split, quick).write_text("\n".join(map(str, paths)))
+        return paths
 
     return make
+
+
+def _export(spec: Any, folder: Path, quick: bool) -> list[Path]:
+    from lpips_export import validate
+    from lpips_export.cases import validation_cases
+    from lpips_export.export import export
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Whatever the test that asks first has put in its place: the next one is given the same graphs.
+        patch.setattr(
+            validate, "validation_cases", lambda *of: itertools.islice(validation_cases(*of), 3 if quick else None)
+        )
+        return [artifact.path for artifact in export(spec, folder)]
 
 
 # Name -> the ExportSpec it comes from, and which of its graphs it is.
