@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from lpips_runtime.errors import UsageError
 from lpips_runtime.memory import COSTS
@@ -11,9 +12,8 @@ from lpips_runtime.sizes import format_size, parse_size
 
 from .job import Job
 from .physical import macs
-from .schema import Predicted
+from .schema import Cell, Predicted, measured
 from .subjects import find
-from .turns import Turns
 
 __all__ = ["Budget", "Forecast"]
 
@@ -53,7 +53,8 @@ class Budget:
         if predicted["seconds"] > self.seconds:
             return f"would pass the budget of {self.seconds:g} s"
         if taken + predicted["bytes"] > self.bytes:
-            return f"would pass the budget of {format_size(int(self.bytes))}"
+            others = f" beside the {format_size(taken)} of other subjects" if taken else ""
+            return f"would pass the budget of {format_size(self.bytes)}{others}"
         return ""
 
 
@@ -63,11 +64,11 @@ class Forecast:
     there is to multiply. gflops: matrix products of this machine in float32, None if not known."""
 
     gflops: float | None
-    _seen: dict[tuple[str, str], tuple[Job, Turns]] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], tuple[Job, Any]] = field(default_factory=dict)
 
-    def learn(self, name: str, job: Job, turns: Turns) -> None:
-        if turns.seconds:
-            self._seen[name, job.net] = job, turns
+    def learn(self, name: str, job: Job, cell: Cell) -> None:
+        if measured(cell):
+            self._seen[name, job.net] = job, cell
 
     def predict(self, name: str, job: Job, rounds: int) -> Predicted:
         """Time and memory grow with the multiply-accumulates and the pixels at once."""
@@ -75,14 +76,15 @@ class Forecast:
         calls = subject.warm_up + rounds * (1 + subject.calls)
         work = macs(job.net, *job.shape) * job.batch
         pixels = job.shape[0] * job.shape[1] * job.batch
-        seen, turns = self._seen.get((name, job.net), (None, None))
-        if seen is None or turns is None:
+        seen, cell = self._seen.get((name, job.net), (None, None))
+        if seen is None or cell is None:
             a_call = 2 * work / ((self.gflops or 50) * 1e9 * _SHARE)
             images = _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels
             return {"seconds": _READY + calls * a_call, "bytes": _FIXED + images}
-        a_call = max(turns.calls) * work / (macs(seen.net, *seen.shape) * seen.batch)
+        a_call = cell["ms"]["p99"] / 1e3 * work / (macs(seen.net, *seen.shape) * seen.batch)
         before = seen.shape[0] * seen.shape[1] * seen.batch
         # At most what grows is all of it but what a subject takes before any image.
-        grows = max(turns.peak - 100e6, 0)
-        more = min(grows * pixels / before, turns.peak + _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels)
-        return {"seconds": turns.started + calls * a_call, "bytes": max(turns.peak, more)}
+        peak = cell["peak_bytes"]
+        grows = max(peak - 100e6, 0)
+        more = min(grows * pixels / before, peak + _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels)
+        return {"seconds": cell["first_seconds"] + calls * a_call, "bytes": max(peak, more)}

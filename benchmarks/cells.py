@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lpips_runtime.errors import UsageError
+from lpips_runtime.output import reported
+from lpips_runtime.resume import alone
+from lpips_runtime.say import say
 
 from .budget import Budget, Forecast
 from .job import Job
@@ -24,7 +28,7 @@ __all__ = ["Journal", "measure", "spread", "unsteady"]
 
 # What a distance in half or bfloat16 may differ by and still be of use, relative.
 _FAST = 0.05
-# A machine is unsteady if the calls of its median subject spread, or drift from the first rounds to the last, by more.
+# A machine is unsteady if the middle half of the calls of its median subject spreads by more, relative to their median.
 _UNSTEADY = 0.1
 # The rate of `limits` that a subject is held against, by its name; the others have float32's of their device.
 _RATES = {
@@ -59,7 +63,6 @@ def measure(
     cells: list[Cell] = []
     for name, (subject, job) in of.items():
         turns = found.get(name, Turns(absent=why[name]))
-        forecast.learn(subject, job, turns)
         cell: Any = _head(subject, job)
         if why[name]:
             cell |= {"state": "not run", "why": why[name], "predicted": predicted[name]}
@@ -68,6 +71,7 @@ def measure(
         else:
             eager = next((found.get(other) for other, one in of.items() if one == (EAGER[cell["device"]], job)), None)
             cell |= _measured(subject, job, turns, eager, limits)
+        forecast.learn(subject, job, cell)
         cells.append(cell)
     return cells
 
@@ -95,7 +99,13 @@ def _measured(subject: str, job: Job, turns: Turns, eager: Turns | None, limits:
     # Where a type is imitated, it is no limit: the kernels are float32's.
     rates = [limits.get(rate) for rate in (_FLOAT32[row.device], _RATES.get(subject, ""))]
     rate = max(filter(None, rates), default=None)
-    there = eager is not None and len(eager.seconds) > 0 and eager.distances.shape == turns.distances.shape
+    # A reference that is no number makes itself wrong, not those that are held against it.
+    there = (
+        eager is not None
+        and len(eager.seconds) > 0
+        and eager.distances.shape == turns.distances.shape
+        and np.isfinite(eager.distances).all()
+    )
     error = float(np.abs(turns.distances / eager.distances - 1).max()) if there and eager else None
     measured: dict[str, Any] = {
         "calls": len(turns.calls),
@@ -107,7 +117,7 @@ def _measured(subject: str, job: Job, turns: Turns, eager: Turns | None, limits:
         "first_seconds": turns.started,
         "installed_bytes": disk_bytes(subject, job),
         "share": share(job.net, *job.shape, job.batch, p50, rate),
-        "distance": float(turns.distances[0]),
+        "distance": float(turns.distances[0]) if np.isfinite(turns.distances[0]) else None,
         "error": error if error is None or np.isfinite(error) else None,
         "wrong": not np.isfinite(turns.distances).all()
         or (error is not None and not error <= (SAME if row.exact else _FAST)),
@@ -134,33 +144,50 @@ def unsteady(cells: Sequence[Any], what: str) -> list[str]:
 
 class Journal:
     """The cells of a run that is not done, beside its report: one line for each step, so that a run that was stopped
-    goes on after the last whole one. Raises UsageError if the file belongs to another call."""
+    goes on after the last whole one. A context, in which no other process writes it, and which removes it unless an
+    exception leaves steps to go on with.
+
+    Raises UsageError if the file belongs to another call, OutputError if it cannot be written.
+    """
 
     def __init__(self, report: Path, call: Mapping[str, Any]) -> None:
         self.path = report.with_name(f".{report.name}.unfinished")
         self.steps: dict[str, list[Cell]] = {}
-        head = json.dumps(call, sort_keys=True)
-        try:
-            # A line that was torn off has no end: that step is measured again.
-            lines = [
-                line for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"
-            ]
-        except FileNotFoundError:
-            lines = []
-        if lines and lines[0].strip() != head:
+        self._head = json.dumps(call, sort_keys=True)
+
+    def __enter__(self) -> Journal:
+        with ExitStack() as stack:
+            stack.enter_context(alone(self.path))
+            with reported(self.path):
+                self._read()
+            self._lock = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None or not self.steps:
+            self.done()
+        else:
+            say(f"steps measured so far: {len(self.steps)}, kept in {self.path}; the same command goes on after them")
+        self._lock.close()
+
+    def _read(self) -> None:
+        found = self.path.read_bytes() if self.path.exists() else b""
+        # A line that was torn off has no end: that step is measured again.
+        lines = [line for line in found.splitlines(keepends=True) if line.endswith(b"\n")]
+        if lines and lines[0].strip() != self._head.encode():
             raise UsageError(
                 f"{self.path}: was left by another call or machine; delete it, or name another file with -o"
             )
         self.steps = {entry["step"]: entry["cells"] for entry in map(json.loads, lines[1:])}
-        if lines:
-            with open(self.path, "r+", encoding="utf-8") as file:
-                file.truncate(sum(len(line.encode()) for line in lines))
-        else:
-            self._append(head)
+        if found:
+            os.truncate(self.path, sum(map(len, lines)))
+        if not lines:
+            self._append(self._head)
 
     def add(self, step: str, cells: list[Cell]) -> None:
+        with reported(self.path):
+            self._append(json.dumps({"step": step, "cells": cells}))
         self.steps[step] = cells
-        self._append(json.dumps({"step": step, "cells": cells}))
 
     def _append(self, line: str) -> None:
         with open(self.path, "a", encoding="utf-8") as file:

@@ -36,11 +36,11 @@ def cuda_options(**more: str) -> Iterator[None]:
 
 def device_seconds(subject: Subject, job: Job, pair: tuple[np.ndarray, np.ndarray]) -> list[float]:
     """Of each of 40 calls. The subject is made anew, on a stream of its own, which this project's sessions and torch
-    are told to use; empty for one that cannot be told, and where torch finds no GPU.
+    are told to use; empty for one that cannot be told or is on the CPU, and where torch finds no GPU.
 
     Not in the time that `turns` measures: torch would count for those that do without.
     """
-    if not subject.on_stream:
+    if subject.device != "cuda" or not subject.on_stream:
         return []
     import torch
 

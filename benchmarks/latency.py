@@ -101,9 +101,8 @@ def main(arguments: Sequence[str]) -> int:
             for job in jobs(model, options, folder)
         ]
 
-    report, journal = measured_steps("latency", plan, options, arguments)
-    write_report(options.output, report)
-    journal.done()
+    with measured_steps("latency", plan, options, arguments) as report:
+        write_report(options.output, report)
     for path in (options.output, *make(options.output)):
         print(path)
     return 0

@@ -54,7 +54,7 @@ def _known(shown: Callable[[float], str], value: float | None) -> str:
 
 
 def _distance(cell: Any) -> str:
-    shown = f"{cell['distance']:.6f}"
+    shown = "no number" if cell["distance"] is None else f"{cell['distance']:.6f}"
     words = off(cell)
     return f"{shown}, {f'**{words}**' if cell['wrong'] else words}" if words else shown
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lpips_runtime.errors import UsageError
-from lpips_runtime.output import replacing
+from lpips_runtime.output import replacing, reported
 
 from .labels import place_labels
 from .schema import AGAINST, Cell, Report, fitted, is_ours
@@ -87,7 +87,7 @@ def draw(report: Report, name: str, path: Path, sha256: str) -> None:
         page = figure.Figure(dpi=_DPI, layout="constrained")
         FigureCanvasAgg(page)
         pictures(report)[name][1](page, report)
-        with replacing(path) as file:
+        with replacing(path) as file, reported(path):
             page.savefig(file, format="png", metadata={_KEY: sha256, "Software": None})
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpips_runtime.errors import UsageError
-from lpips_runtime.output import open_output
+from lpips_runtime.output import open_output, reported
 
 from .markdown import MADE_BY, as_markdown
 from .plots import draw, made_from, pictures
@@ -51,7 +51,7 @@ def make(path: Path) -> list[Path]:
     for name in pictures(report):
         written.append(_picture(path, name))
         draw(report, name, written[-1], sha256)
-    with open_output(document, atomic=True) as file:
+    with open_output(document, atomic=True) as file, reported(document):
         file.write(_text(path, report))
     return [*written, document]
 

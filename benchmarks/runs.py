@@ -3,7 +3,8 @@
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -53,8 +54,8 @@ def add_options(parser: argparse.ArgumentParser, output: str, rounds: int) -> No
 
 def models_at_hand(options: argparse.Namespace) -> list[Path]:
     """Those that were named, or the float32 ones in artifacts/. Raises UsageError for options that no run can have."""
-    if options.output.suffix != ".json":
-        raise UsageError(f"-o {options.output}: a report ends in .json")
+    if options.output.suffix != ".json" or options.output.is_dir():
+        raise UsageError(f"-o {options.output}: a report is a file that ends in .json")
     if not options.output.absolute().parent.is_dir():
         raise UsageError(f"-o {options.output}: no such folder: {options.output.parent}")
     if min(options.rounds, options.threads) < 1:
@@ -76,16 +77,18 @@ def model_info(model: Path) -> ModelInfo:
     return info
 
 
+@contextmanager
 def measured_steps(
     command: Literal["latency", "scaling"],
     plan: Callable[[str], Sequence[Step]],
     options: argparse.Namespace,
     arguments: Sequence[str],
-) -> tuple[Report, Journal]:
-    """All steps, one after the other, those left out that a stopped run has in its journal.
+) -> Iterator[Report]:
+    """All steps, one after the other, those left out that a stopped run has in its journal: the report, which is to be
+    written within the context.
 
     plan: gives them for a folder that the subjects of all share, the least work first: what it took says what the next
-    will take. Raises UsageError, also if another call's journal is in the way.
+    will take. Raises UsageError, also if another call's journal is in the way, and OutputError.
     """
     machine = described()
     usual = Budget(_SECONDS, _SHARE_OF_MEMORY * (machine["memory_bytes"] or 8e9))
@@ -96,27 +99,30 @@ def measured_steps(
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory() as folder:
         steps = plan(folder)
-        journal = Journal(options.output, {"arguments": [command, *arguments], "machine": machine})
-        say("measuring products of matrices")
-        rates = limits(options.threads)
-        forecast = Forecast(rates["float32"])
-        for number, step in enumerate(steps):
-            what = f"{number + 1}/{len(steps)} {step.title}"
-            if step.title in journal.steps:
-                say(f"{what}: was measured before this run was stopped")
-            else:
-                step.prepare()
-                told = lambda name, what=what: say(f"{what}: {name}")  # noqa: E731
-                journal.add(step.title, measure(step.of, options.rounds, rates, budget, forecast, told))
-            cells += journal.steps[step.title]
-            notes += unsteady(journal.steps[step.title], step.title)
-    report: Report = {
-        "command": command,
-        "arguments": list(arguments),
-        "date": date.today().isoformat(),
-        "machine": machine,
-        "limits": rates,
-        "notes": notes,
-        "cells": cells,
-    }
-    return report, journal
+        if len({step.title for step in steps}) < len(steps):
+            raise UsageError("name one model of a net, and nothing twice")
+        with Journal(options.output, {"arguments": [command, *arguments], "machine": machine}) as journal:
+            say("measuring products of matrices")
+            rates = limits(options.threads)
+            forecast = Forecast(rates["float32"])
+            for number, step in enumerate(steps):
+                what = f"{number + 1}/{len(steps)} {step.title}"
+                if step.title in journal.steps:
+                    say(f"{what}: was measured before this run was stopped")
+                    for one, cell in zip(step.of.values(), journal.steps[step.title], strict=True):
+                        forecast.learn(*one, cell)
+                else:
+                    step.prepare()
+                    told = lambda name, what=what: say(f"{what}: {name}")  # noqa: E731
+                    journal.add(step.title, measure(step.of, options.rounds, rates, budget, forecast, told))
+                cells += journal.steps[step.title]
+                notes += unsteady(journal.steps[step.title], step.title)
+            yield {
+                "command": command,
+                "arguments": list(arguments),
+                "date": date.today().isoformat(),
+                "machine": machine,
+                "limits": rates,
+                "notes": notes,
+                "cells": cells,
+            }

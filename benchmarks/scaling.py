@@ -138,13 +138,12 @@ def main(arguments: Sequence[str]) -> int:
                 steps.append(Step(title, of))
         return steps
 
-    report, journal = measured_steps("scaling", plan, options, arguments)
-    # Cells come in the order of the plan.
-    for cell, (against, at) in zip(report["cells"], points.values(), strict=True):
-        cell["against"], cell["at"] = against, at  # pyright: ignore[reportGeneralTypeIssues]
-    report["fits"] = fits(report["cells"])
-    write_report(options.output, report)
-    journal.done()
+    with measured_steps("scaling", plan, options, arguments) as report:
+        # Cells come in the order of the plan.
+        for cell, (against, at) in zip(report["cells"], points.values(), strict=True):
+            cell["against"], cell["at"] = against, at  # pyright: ignore[reportGeneralTypeIssues]
+        report["fits"] = fits(report["cells"])
+        write_report(options.output, report)
     for path in (options.output, *make(options.output)):
         print(path)
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from lpips_runtime.errors import UsageError
-from lpips_runtime.output import open_output
+from lpips_runtime.output import open_output, reported
 
 from .machine import Machine
 
@@ -78,9 +78,9 @@ class Cell(TypedDict):
 
     Only of those measured: calls: that were counted; warm_up: that came before. device_ms: p50 by CUDA events.
     peak_bytes: resident. first_seconds: from the start of the process to its first number. share: of the physical
-    limit, 0 to 1. distance: of the first pair. error: relative to the reference, worst of the batch. wrong: whether it
-    should have been the reference's distance and is not. times: how many times as fast as the EAGER of its device,
-    round by round.
+    limit, 0 to 1. distance: of the first pair, None if it is no number. error: relative to the reference, worst of the
+    batch. wrong: whether it should have been the reference's distance and is not. times: how many times as fast as the
+    EAGER of its device, round by round.
 
     Only of `scaling`: against: what is varied; at: how much of it, in the unit of AGAINST.
     """
@@ -106,7 +106,7 @@ class Cell(TypedDict):
     first_seconds: NotRequired[float]
     installed_bytes: NotRequired[int | None]
     share: NotRequired[float | None]
-    distance: NotRequired[float]
+    distance: NotRequired[float | None]
     error: NotRequired[float | None]
     wrong: NotRequired[bool]
     times: NotRequired[Quartiles]
@@ -169,7 +169,7 @@ def fitted(fit: Fit, at: Any) -> Any:
 def write_report(path: Path, report: Report) -> None:
     """Whole or not at all. Raises OutputError if it cannot be written, ValueError if a number in it is none."""
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    with open_output(path, atomic=True) as file:
+    with open_output(path, atomic=True) as file, reported(path):
         file.write(text)
 
 

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lpips_runtime.errors import LpipsError
-
 from .events import device_seconds
 from .job import AbsentError, Job, Score
 from .subjects import find, images, prepared
@@ -114,8 +112,7 @@ def take_turns(
                     found[name].seconds.append(float(np.median(answer["seconds"])))
         for name, turns in found.items():
             turns.peak = ask(name, "memory").get("bytes", 0)
-            if find(of[name][0]).device == "cuda":
-                turns.device = ask(name, "device").get("seconds", [])
+            turns.device = ask(name, "device").get("seconds", [])
     finally:
         for worker in workers.values():
             worker.close()
@@ -139,7 +136,7 @@ def _serve(name: str, job: Job) -> None:
     subject, pair = find(name), images(job)
     try:
         score, distances, seconds = prepared(name, job)
-    except (AbsentError, ImportError, LpipsError) as error:
+    except _reasons() as error:
         sys.exit(" ".join(str(error).split()))  # a reason in words, without where it was raised
 
     def turn() -> dict:
@@ -157,6 +154,14 @@ def _serve(name: str, job: Job) -> None:
     }
     for word in sys.stdin:
         print(json.dumps(answers[word.strip()]()), flush=True)
+
+
+def _reasons() -> tuple[type[Exception], ...]:
+    """Errors whose message says why a subject is absent. Imported where one was raised: what a subject needs of these
+    modules is not to be there before its seconds begin."""
+    from lpips_runtime.errors import LpipsError
+
+    return AbsentError, ImportError, LpipsError
 
 
 def peak_bytes() -> int:

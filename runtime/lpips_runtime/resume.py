@@ -24,7 +24,7 @@ from .output import TextSink, replacing, reported
 from .pairs import Pair
 from .results import FORMATS, Result, written_name
 
-__all__ = ["RESUMABLE", "Job"]
+__all__ = ["RESUMABLE", "Job", "alone"]
 
 # No row of ours is longer; without a limit an open quote would take the rest of the file for one row.
 _ROW_BYTES = 1 << 20
@@ -97,7 +97,7 @@ class Job:
 
     def __enter__(self) -> Job:
         self._lock = ExitStack()
-        self._lock.enter_context(_alone(self._path))
+        self._lock.enter_context(alone(self._path))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -258,8 +258,11 @@ def _at(record: Any, place: tuple[str, ...]) -> Any:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from going on with the file meanwhile, where the system and its disk can do that."""
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes from going on with the file meanwhile, where the system and its disk can do that.
+
+    Raises OutputError if one does already.
+    """
     with ExitStack() as stack:
         try:
             import fcntl

@@ -1,0 +1,99 @@
+"""What cells may take: how a budget is read, and how predictions grow and learn."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.budget import Budget, Forecast
+from benchmarks.job import Job
+from benchmarks.physical import macs
+from lpips_runtime.errors import UsageError
+
+USUAL = Budget(120.0, 4e9)
+SMALL, BATCH, LARGE = (Job("alex", "", side, batch, 1) for side, batch in ((64, 1), (64, 8), (256, 1)))
+
+
+def _cell(state: str = "measured", ms: float = 10.0) -> Any:
+    return {"state": state, "ms": {"p99": ms}, "first_seconds": 2.0, "peak_bytes": 300_000_000}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", USUAL),
+        ("90s", Budget(90, 4e9)),
+        ("8GB", Budget(120, 8e9)),
+        ("90s,8GB", Budget(90, 8e9)),
+        ("512MiB, 1.5s", Budget(1.5, 2**29)),
+        ("2min", Budget(120, 4e9)),
+        ("0.5min", Budget(30, 4e9)),
+        ("0s", Budget(0, 4e9)),
+    ],
+)
+def test_budget_is_a_time_a_size_or_both(text: str, expected: Budget) -> None:
+    assert Budget.parse(text, USUAL) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "90", "s", "-5s", "90s;8GB", "90s,,x", "8G", "0GB", "1e3s", "90 s", "nans"]
+)
+def test_nonsense_is_no_budget(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--budget .* is neither a time, as 90s, nor a size, as 8GB$"):
+        Budget.parse(text, USUAL)
+
+
+def test_budget_is_passed_by_time_or_by_the_memory_of_all_together() -> None:
+    budget = Budget(10, 1e9)
+    assert budget.passed({"seconds": 10, "bytes": 1e9}, 0) == ""
+    assert budget.passed({"seconds": 10.1, "bytes": 1}, 0) == "would pass the budget of 10 s"
+    assert budget.passed({"seconds": 1, "bytes": 1.1e9}, 0) == "would pass the budget of 1000MB"
+    beside = budget.passed({"seconds": 1, "bytes": 0.6e9}, 0.5e9)
+    assert beside == "would pass the budget of 1000MB beside the 500MB of other subjects"
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_predictions_grow_with_work_pixels_and_rounds(learned: bool) -> None:
+    forecast = Forecast(100.0)
+    if learned:
+        forecast.learn("ours", SMALL, _cell())
+    small, batch, large, longer = (
+        forecast.predict("ours", *of) for of in ((SMALL, 5), (BATCH, 5), (LARGE, 5), (SMALL, 50))
+    )
+    assert small["seconds"] < batch["seconds"] < large["seconds"]
+    assert small["bytes"] < batch["bytes"] < large["bytes"]
+    assert small["seconds"] < longer["seconds"]
+    assert small["bytes"] == longer["bytes"]
+    assert forecast.predict("ours", Job("alex", "", 64, 1, 1, height=128), 5)["seconds"] > small["seconds"]
+
+
+def test_faster_machine_is_predicted_faster() -> None:
+    slow, fast, unknown = (Forecast(rate).predict("ours", LARGE, 5)["seconds"] for rate in (10.0, 1000.0, None))
+    assert fast < unknown < slow
+
+
+def test_what_a_subject_took_says_what_it_will_take_by_the_slow_ones_of_its_calls() -> None:
+    forecast = Forecast(100.0)
+    forecast.learn("ours", SMALL, _cell())
+    # Three calls to warm up, and five in each of two rounds.
+    assert forecast.predict("ours", SMALL, 2) == pytest.approx({"seconds": 2 + 13 * 0.01, "bytes": 300e6})
+    work = macs("alex", 256, 256) / macs("alex", 64, 64)
+    large = forecast.predict("ours", LARGE, 2)
+    assert large["seconds"] == pytest.approx(2 + 13 * 0.01 * work)
+    # At most what this project's own table says, twice, for every pixel: 150 bytes.
+    assert large["bytes"] == pytest.approx(300e6 + 2 * 150 * 256**2)
+    assert forecast.predict("ours", BATCH, 2)["bytes"] == pytest.approx(300e6 + 2 * 150 * 8 * 64**2)
+    # Less work takes less time, but no less memory than was seen.
+    forecast.learn("ours", LARGE, _cell())
+    assert forecast.predict("ours", SMALL, 2)["bytes"] == 300e6
+
+
+def test_only_the_last_job_of_that_subject_and_net_counts_and_only_if_it_was_measured() -> None:
+    forecast, untaught = Forecast(100.0), Forecast(100.0).predict("ours", SMALL, 2)
+    forecast.learn("eager", SMALL, _cell())
+    forecast.learn("ours", Job("squeeze", "", 64, 1, 1), _cell())
+    forecast.learn("ours", SMALL, _cell("absent"))
+    assert forecast.predict("ours", SMALL, 2) == untaught
+    forecast.learn("ours", SMALL, _cell())
+    forecast.learn("ours", SMALL, _cell(ms=1000.0))
+    forecast.learn("ours", LARGE, _cell("not run", ms=1.0))
+    assert forecast.predict("ours", SMALL, 2)["seconds"] == pytest.approx(2 + 13)
