@@ -28,8 +28,11 @@ __all__ = ["Journal", "measure", "spread", "unsteady"]
 
 # What a distance in half or bfloat16 may differ by and still be of use, relative.
 _FAST = 0.05
-# A machine is unsteady if the middle half of the calls of its median subject spreads by more, relative to their median.
+# A machine is unsteady if the middle half of the calls of its median subject spreads by more, relative to their median,
+# or if the calls of that subject drift by more from the first third of the rounds to the last.
 _UNSTEADY = 0.1
+# Rounds from which on drift is told.
+_TO_DRIFT = 6
 # The rate of `limits` that a subject is held against, by its name; the others have float32's of their device.
 _RATES = {
     "fast-math": "bfloat16",
@@ -122,6 +125,9 @@ def _measured(subject: str, job: Job, turns: Turns, eager: Turns | None, limits:
         "wrong": not np.isfinite(turns.distances).all()
         or (error is not None and not error <= (SAME if row.exact else _FAST)),
     }
+    if len(turns.seconds) >= _TO_DRIFT:
+        first, *_, last = np.array_split(turns.seconds, 3)
+        measured["drift"] = float(np.median(last) / np.median(first) - 1)
     if there and eager and len(eager.seconds) == len(turns.seconds):
         low, middle, high = np.quantile(np.array(eager.seconds) / turns.seconds, [0.25, 0.5, 0.75])
         measured["times"] = Quartiles(p50=float(middle), q1=float(low), q3=float(high))
@@ -136,10 +142,19 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 def unsteady(cells: Sequence[Any], what: str) -> list[str]:
     """A note if the machine was not itself while these were measured. what: it was, in words."""
-    spreads = [(cell["ms"]["q3"] - cell["ms"]["q1"]) / cell["ms"]["p50"] for cell in cells if "ms" in cell]
-    if not spreads or (middle := float(np.median(spreads))) <= _UNSTEADY:
-        return []
-    return [f"unsteady: half of the calls on {what} spread over {middle:.0%} of the median; compare ratios only"]
+    found = {
+        "half of the calls on {} spread over {:.0%} of the median": [
+            (cell["ms"]["q3"] - cell["ms"]["q1"]) / cell["ms"]["p50"] for cell in cells if "ms" in cell
+        ],
+        "calls on {} drifted by {:.0%} from the first rounds to the last": [
+            abs(cell["drift"]) for cell in cells if "drift" in cell
+        ],
+    }
+    return [
+        f"unsteady: {words.format(what, middle)}; compare ratios only"
+        for words, values in found.items()
+        if values and (middle := float(np.median(values))) > _UNSTEADY
+    ]
 
 
 class Journal:
@@ -178,7 +193,12 @@ class Journal:
             raise UsageError(
                 f"{self.path}: was left by another call or machine; delete it, or name another file with -o"
             )
-        self.steps = {entry["step"]: entry["cells"] for entry in map(json.loads, lines[1:])}
+        try:
+            self.steps = {entry["step"]: entry["cells"] for entry in map(json.loads, lines[1:])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{self.path}: is damaged: {error}; delete it, and what it holds is measured again"
+            ) from error
         if found:
             os.truncate(self.path, sum(map(len, lines)))
         if not lines:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -58,6 +59,8 @@ def models_at_hand(options: argparse.Namespace) -> list[Path]:
         raise UsageError(f"-o {options.output}: a report is a file that ends in .json")
     if not options.output.absolute().parent.is_dir():
         raise UsageError(f"-o {options.output}: no such folder: {options.output.parent}")
+    if find_spec("torch") is None or find_spec("lpips_export") is None:
+        raise UsageError("PyTorch and the exporter are needed, for the reference's answers; pip install '.[bench]'")
     if min(options.rounds, options.threads) < 1:
         raise UsageError("--rounds and --threads must be at least 1")
     found = options.models or [

@@ -110,6 +110,7 @@ class Cell(TypedDict):
     error: NotRequired[float | None]
     wrong: NotRequired[bool]
     times: NotRequired[Quartiles]
+    drift: NotRequired[float]
     against: NotRequired[Against]
     at: NotRequired[float]
 

@@ -266,3 +266,27 @@ def test_journal_that_cannot_be_written_is_an_error_in_words(tmp_path: Path, mon
         with pytest.raises(OutputError, match=r"\.r\.json\.unfinished: cannot be written: No space left"):
             journal.add("one", [])
         assert journal.steps == {}
+
+
+def test_a_machine_that_slows_down_is_unsteady_though_no_round_spreads(taken: Callable[..., list[str]]) -> None:
+    rounds = [0.010, 0.010, 0.011, 0.011, 0.012, 0.012]
+    slowing = _turns(0.5)
+    slowing.seconds = rounds
+    taken(ours=slowing)
+    cell = _measure("ours")["ours"]
+    assert cell["drift"] == pytest.approx(0.2)
+    assert unsteady([cell], "alex") == [
+        "unsteady: calls on alex drifted by 20% from the first rounds to the last; compare ratios only"
+    ]
+    assert unsteady([cell | {"drift": -0.05}], "alex") == []
+
+
+def test_a_journal_that_was_damaged_is_a_wrong_call(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    with suppress(KeyboardInterrupt), Journal(report, {"a": 1}) as journal:
+        journal.add("one", [])
+        raise KeyboardInterrupt
+    with open(journal.path, "a") as file:
+        file.write("no line of mine\n")
+    with pytest.raises(UsageError, match=r"is damaged: .*; delete it"), Journal(report, {"a": 1}):
+        pass
