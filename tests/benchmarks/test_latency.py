@@ -1,6 +1,7 @@
 """`latency`: the jobs it makes of sizes and batches, and a run of it."""
 
 import argparse
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,15 @@ from lpips_runtime.errors import UsageError
 
 
 @pytest.fixture
-def model(exported: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch, request: Any) -> Path:
-    """Subjects in processes of their own find the benchmarks from the root of the project."""
+def model(
+    exported: Callable[..., list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    request: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Alone in its folder. Subjects in processes of their own find the benchmarks from the root of the project."""
     monkeypatch.chdir(request.config.rootpath)
-    return exported(net="alex", split=True)[0]
+    return Path(shutil.copy(exported(net="alex", split=True)[0], tmp_path_factory.mktemp("alone")))
 
 
 def _options(*sizes: str, batch: tuple[int, ...] = (1, 8)) -> argparse.Namespace:

@@ -248,4 +248,4 @@ def test_the_flavours_are_those_that_the_command_offers() -> None:
 
     from lpips_export import cli, spec
 
-    assert get_args(cli.Target) == tuple(FLAVOURS) == spec.CHOICES["target"]
+    assert get_args(cli.Target) == (*FLAVOURS, "openvino") == spec.CHOICES["target"]

@@ -13,6 +13,7 @@ from lpips_export.errors import StructureError, ValidationError
 from lpips_export.export import export
 from lpips_export.metric import Comparator, Encoder, Pair
 from lpips_export.spec import ExportSpec
+from lpips_runtime.contract import ModelInfo
 
 RED = (StructureError, ValidationError)
 
@@ -75,8 +76,8 @@ def references_and_distorted_interleaved(self: Pair, both: torch.Tensor) -> torc
     return torch.matmul(self.sign, both.reshape(-1, 2, channels * positions)).reshape(-1, channels, positions)
 
 
-def same_tensor_twice(encoder: Encoder, comparator: Comparator, image_input: str) -> tuple:
-    example = tracing._example_image(image_input, 1)
+def same_tensor_twice(encoder: Encoder, comparator: Comparator, info: ModelInfo) -> tuple:
+    example = tracing._example_image(info.input, 1)
     return Pair(encoder, comparator), (example, example)
 
 
