@@ -19,7 +19,7 @@ __all__ = ["Budget", "Forecast"]
 
 # Of a subject that was never seen: this share of the machine's matrix speed, this long until it is ready, this much
 # memory before any image. PyTorch's, roughly: what is measured replaces them.
-_SHARE, _READY, _FIXED = 0.2, 10.0, 600e6
+_SHARE, _READY, _FIXED = 0.4, 10.0, 600e6
 # Twice what this project takes for a pixel.
 _TIMES_OURS = 2
 
