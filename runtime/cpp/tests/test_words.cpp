@@ -20,7 +20,7 @@ TEST_CASE("distances are printed as numpy prints a float32") {
 }
 
 TEST_CASE("numbers are read as Python reads them") {
-  for (const char* good : {"1", "+1", " 1\t", "1.0", "1.", "1e0", "10E-1", "0_1", "01", "1_0e-1"}) CHECK(parse_float(good) == 1.0);
+  for (const char* one : {"1", "+1", " 1\t", "1.0", "1.", "1e0", "10E-1", "0_1", "01", "1_0e-1"}) CHECK(parse_float(one) == 1.0);
   CHECK(parse_float("-.5") == -0.5);
   CHECK(parse_float("inf") == std::numeric_limits<double>::infinity());
   CHECK(std::isnan(parse_float("nan").value()));
