@@ -151,7 +151,7 @@ def unsteady(cells: Sequence[Any], what: str) -> list[str]:
         ],
     }
     return [
-        f"unsteady: {words.format(what, middle)}; compare ratios only"
+        f"unsteady: {words.format(what, middle)}; ratios are not to be trusted either"
         for words, values in found.items()
         if values and (middle := float(np.median(values))) > _UNSTEADY
     ]

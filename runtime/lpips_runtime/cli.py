@@ -105,7 +105,6 @@ _SLOW = {
     ("cpu", "fp16", ""): "half precision is slower than float32 on CPUs; use the fp32 model there",
     ("cpu", "int8", "tensorrt"): "INT8 for TensorRT is slower than float32 on CPUs; use the fp32 model there",
     ("cpu", "fp32", "openvino"): "is arranged for OpenVINO; use the model without openvino in its name there",
-    ("openvino", "fp32", ""): "one that lpips-export --target openvino makes is faster with OpenVINO",
 }
 
 
