@@ -21,7 +21,7 @@ _MEANING = {
     "latency": f"""\
 {_CALL} A call scores the whole batch.
 
-- p50, p90, p99: percentiles of so many `calls`, after some to warm up; the first call of each turn of four does not count
+- p50, p90, p99: percentiles of so many `calls`, after some to warm up; the first call of each turn does not count
   either. GPU: p50 by CUDA events, waiting for the host included.
 - times as fast: as `lpips` eager on the same device; median and quartiles of the rounds, or the ratio of both p50.
 - first number: from the start of the process. memory: resident, at its peak. installed: on the disk.
