@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypedDict
 
-from lpips_runtime.cpu import cpu_name
+from lpips_runtime.cpu import control_groups, cpu_name
 from lpips_runtime.nvidia import nvidia_gpus
 from lpips_runtime.workers import cores
 
@@ -140,19 +140,9 @@ def allowed_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
 
 
 def _limits(root: Path, own: Path) -> Iterator[int]:
-    try:
-        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines() if line.count(":") >= 2]
-    except OSError:  # no Linux
-        return
-    for controllers, name in groups:
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        # As for the time on the cores (lpips_runtime.cpu): in a container the path may be the host's.
-        path = PurePosixPath(name.strip("/"))
-        for group in (path, *path.parents):
-            with suppress(OSError, ValueError):  # no such folder here; "max"
-                file = "memory.limit_in_bytes" if controllers else "memory.max"
-                yield int((root / controllers / group / file).read_text())
+    for folder, first_version in control_groups("memory", root, own):
+        with suppress(OSError, ValueError):  # no such folder here; "max"
+            yield int((folder / ("memory.limit_in_bytes" if first_version else "memory.max")).read_text())
 
 
 def _driver() -> str | None:

@@ -18,22 +18,9 @@ from lpips_runtime.output import open_output, reported
 
 from .markdown import MADE_BY, as_markdown
 from .plots import draw, made_from, pictures
-from .schema import Cell, Fit, Predicted, Quartiles, Report, Spread, read_report, write_report
+from .schema import Report, read_report
 
-__all__ = [
-    "RESULTS",
-    "Cell",
-    "Fit",
-    "Predicted",
-    "Quartiles",
-    "Report",
-    "Spread",
-    "main",
-    "make",
-    "read_report",
-    "stale",
-    "write_report",
-]
+__all__ = ["RESULTS", "main", "make", "stale"]
 
 # Of the machines that the documents speak of.
 RESULTS = Path(__file__).with_name("results")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["allowed_time", "bfloat16_pays", "cpu_name", "default_threads", "exact_int8"]
+__all__ = ["allowed_time", "bfloat16_pays", "control_groups", "cpu_name", "default_threads", "exact_int8"]
 
 
 @functools.cache
@@ -75,24 +75,30 @@ def allowed_time(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     return min(_limits(root, own), default=math.inf)
 
 
-def _limits(root: Path, own: Path) -> Iterator[float]:
+def control_groups(controller: str, root: Path, own: Path) -> Iterator[tuple[Path, bool]]:
+    """Folders of the control groups of this process for a controller, those above them too, of which some may not be
+    there; and whether each is of version 1. None where there is no Linux."""
     try:
         groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines() if line.count(":") >= 2]
     except OSError:
         return
     for controllers, name in groups:
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # A container sees its own group as the root, under a path that may be the host's: all folders above are tried.
         path = PurePosixPath(name.strip("/"))
         for group in (path, *path.parents):
-            folder = root / controllers / group
-            try:
-                if controllers:
-                    quota, period = ((folder / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
-                else:
-                    quota, period = (folder / "cpu.max").read_text().split()
-                if int(quota) > 0:
-                    yield int(quota) / int(period)
-            except (OSError, ValueError):  # no such folder here; "max"
-                continue
+            yield root / controllers / group, bool(controllers)
+
+
+def _limits(root: Path, own: Path) -> Iterator[float]:
+    for folder, first_version in control_groups("cpu", root, own):
+        try:
+            if first_version:
+                quota, period = ((folder / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+            else:
+                quota, period = (folder / "cpu.max").read_text().split()
+            if int(quota) > 0:
+                yield int(quota) / int(period)
+        except (OSError, ValueError):  # no such folder here; "max"
+            continue

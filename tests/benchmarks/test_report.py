@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import report as command
 from benchmarks.__main__ import main
-from benchmarks.report import stale, write_report
+from benchmarks.report import stale
+from benchmarks.schema import write_report
 
 
 @pytest.fixture

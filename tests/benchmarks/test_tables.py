@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import tables
 from benchmarks.__main__ import main
-from benchmarks.report import write_report
+from benchmarks.schema import write_report
 from benchmarks.tables import README, filled, latency_table
 from lpips_runtime.errors import UsageError
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lpips_export.backbones import BACKBONES
+from lpips_export.graph import is_product_with_itself
 from lpips_export.metric import square
 
 
@@ -30,7 +31,3 @@ def test_squares_are_products_and_none_is_a_power(net: str, exported: Callable[.
         nodes = onnx.load(path).graph.node
         squares = Counter(node.op_type for node in nodes if node.op_type == "Pow" or is_product_with_itself(node))
         assert squares == {"Mul": count}, kind
-
-
-def is_product_with_itself(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Mul" and node.input[0] == node.input[1]
