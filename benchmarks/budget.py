@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +17,19 @@ from .physical import macs
 from .schema import Cell, Predicted, measured
 from .subjects import find
 
-__all__ = ["Budget", "Forecast"]
+__all__ = ["Budget", "Forecast", "parse_seconds"]
 
-# Of a subject that was never seen: this share of the machine's matrix speed, this long until it is ready, this much
-# memory before any image. PyTorch's, roughly: what is measured replaces them.
-_SHARE, _READY, _FIXED = 0.4, 10.0, 600e6
+# Of a subject that was never seen: this share of the machine's matrix speed, and until it is ready so many seconds and
+# so much memory, in PyTorch and without it. Roughly: what is measured replaces them.
+_SHARE, _IN_TORCH, _WITHOUT = 0.4, (10.0, 600e6), (2.0, 200e6)
 # Twice what this project takes for a pixel.
 _TIMES_OURS = 2
+
+
+def parse_seconds(text: str) -> float | None:
+    """Of a time as in "90s" or "1.5min"; None if it is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min)", text.strip())
+    return float(found[1]) * {"s": 1, "min": 60}[found[2]] if found else None
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class Budget:
         """As in "90s", "8GB" or "90s,8GB"; what is not said is the usual. Raises UsageError."""
         seconds, size = usual.seconds, usual.bytes
         for part in filter(None, text.split(",")):
-            if time := re.fullmatch(r"(\d+(?:\.\d+)?)(s|min)", part.strip()):
-                seconds = float(time[1]) * {"s": 1, "min": 60}[time[2]]
+            if (time := parse_seconds(part)) is not None:
+                seconds = time
             else:
                 try:
                     size = parse_size(part.strip())
@@ -48,14 +56,25 @@ class Budget:
                     ) from None
         return cls(seconds, size)
 
-    def passed(self, predicted: Predicted, taken: float) -> str:
-        """Why a cell is not run, empty if it is. taken: bytes that the job's other subjects are to have."""
-        if predicted["seconds"] > self.seconds:
-            return f"would pass the budget of {self.seconds:g} s"
-        if taken + predicted["bytes"] > self.bytes:
-            others = f" beside the {format_size(taken)} of other subjects" if taken else ""
-            return f"would pass the budget of {format_size(self.bytes)}{others}"
-        return ""
+    def passed(
+        self, predicted: Mapping[str, Predicted], order: Sequence[str], left: float = math.inf
+    ) -> dict[str, str]:
+        """Of the subjects of a job, those that are not run -> why. order: who first gets what there is. left: seconds
+        for all of them."""
+        why: dict[str, str] = {}
+        seconds = taken = 0.0
+        for name in order:
+            one = predicted[name]
+            if one["seconds"] > self.seconds:
+                why[name] = f"would pass the budget of {self.seconds:g} s"
+            elif taken + one["bytes"] > self.bytes:
+                others = f" beside the {format_size(taken)} of other subjects" if taken else ""
+                why[name] = f"would pass the budget of {format_size(self.bytes)}{others}"
+            elif seconds + one["seconds"] > left:
+                why[name] = f"would pass the {max(left - seconds, 0):.0f} s that --within leaves"
+            else:
+                seconds, taken = seconds + one["seconds"], taken + one["bytes"]
+        return why
 
 
 @dataclass
@@ -74,17 +93,24 @@ class Forecast:
         """Time and memory grow with the multiply-accumulates and the pixels at once."""
         subject = find(name)
         calls = subject.warm_up + rounds * (1 + subject.calls)
-        work = macs(job.net, *job.shape) * job.batch
+        work = _work(name, job)
         pixels = job.shape[0] * job.shape[1] * job.batch
         seen, cell = self._seen.get((name, job.net), (None, None))
         if seen is None or cell is None:
             a_call = 2 * work / ((self.gflops or 50) * 1e9 * _SHARE)
             images = _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels
-            return {"seconds": _READY + calls * a_call, "bytes": _FIXED + images}
-        a_call = cell["ms"]["p99"] / 1e3 * work / (macs(seen.net, *seen.shape) * seen.batch)
+            ready, fixed = _IN_TORCH if subject.in_torch else _WITHOUT
+            return {"seconds": ready + calls * a_call, "bytes": fixed + images}
+        a_call = cell["ms"]["p99"] / 1e3 * work / _work(name, seen)
         before = seen.shape[0] * seen.shape[1] * seen.batch
         # At most what grows is all of it but what a subject takes before any image.
         peak = cell["peak_bytes"]
         grows = max(peak - 100e6, 0)
         more = min(grows * pixels / before, peak + _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels)
         return {"seconds": cell["first_seconds"] + calls * a_call, "bytes": max(peak, more)}
+
+
+def _work(name: str, job: Job) -> float:
+    """Multiply-accumulates of a call."""
+    _, encoded = find(name).counts(job.batch)
+    return macs(job.net, *job.shape) / 2 * encoded

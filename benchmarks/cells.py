@@ -1,36 +1,31 @@
-"""From subjects that took turns to the cells of a report, and what a run leaves behind if it is stopped."""
+"""From subjects that took turns to the cells of a report."""
 
 from __future__ import annotations
 
-import json
-import os
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
-
-from lpips_runtime.errors import UsageError
-from lpips_runtime.output import reported
-from lpips_runtime.resume import alone
-from lpips_runtime.say import say
 
 from .budget import Budget, Forecast
 from .job import Job
 from .physical import share
-from .schema import EAGER, Cell, Quartiles, Spread
+from .schema import EAGER, Cell, Predicted, Quartiles, Spread, measured
 from .speed import SAME
-from .subjects import disk_bytes, find
+from .subjects import disk_bytes, find, reference
 from .turns import Turns, take_turns
 
-__all__ = ["Journal", "measure", "spread", "unsteady"]
+__all__ = ["measure", "set_shares", "spread", "unsteady"]
 
 # What a distance in half or bfloat16 may differ by and still be of use, relative.
 _FAST = 0.05
 # A machine is unsteady if the middle half of the calls of its median subject spreads by more, relative to their median,
 # or if the calls of that subject drift by more from the first third of the rounds to the last.
 _UNSTEADY = 0.1
+# What others may have of the cores without ratios being withheld.
+_OTHERS = 0.05
 # Rounds from which on drift is told.
 _TO_DRIFT = 6
 # The rate of `limits` that a subject is held against, by its name; the others have float32's of their device.
@@ -38,12 +33,10 @@ _RATES = {
     "fast-math": "bfloat16",
     "compile-bf16": "bfloat16",
     "openvino-direct-fast": "bfloat16",
-    "cuda-fast": "cuda tf32",
-    "eager-cuda-fast": "cuda tf32",
-    "plain-cuda": "cuda tf32",
-    "cuda-half": "cuda half",
-    "eager-cuda-half": "cuda half",
-    "compile-cuda-half": "cuda half",
+    **dict.fromkeys(
+        ("cuda-fast", "eager-cuda", "compile-cuda", "torchmetrics-cuda", "piq-cuda", "plain-cuda"), "cuda tf32"
+    ),
+    **dict.fromkeys(("cuda-half", "eager-cuda-half", "compile-cuda-half", "tensorrt-half", "rtx-half"), "cuda half"),
 }
 _FLOAT32 = {"cpu": "float32", "cuda": "cuda float32"}
 
@@ -51,32 +44,39 @@ _FLOAT32 = {"cpu": "float32", "cuda": "cuda float32"}
 def measure(
     of: Mapping[str, tuple[str, Job]],
     rounds: int,
-    limits: Mapping[str, float | None],
     budget: Budget,
     forecast: Forecast,
     told: Callable[[str], object] = lambda _: None,
+    until: float = math.inf,
 ) -> list[Cell]:
-    """The cells of subjects that take turns, in their order. of, told: as of take_turns."""
+    """The cells of subjects that take turns, in their order, without shares. of, told, until: as of take_turns."""
     predicted = {name: forecast.predict(*one, rounds) for name, one in of.items()}
-    why, taken = {}, 0.0
-    for name in of:
-        why[name] = budget.passed(predicted[name], taken)
-        taken += 0 if why[name] else predicted[name]["bytes"]
-    found = take_turns({name: one for name, one in of.items() if not why[name]}, rounds, told)
+    why = budget.passed(predicted, _first(of, predicted), until - time.monotonic())
+    found = take_turns({name: one for name, one in of.items() if name not in why}, rounds, told, until)
     cells: list[Cell] = []
     for name, (subject, job) in of.items():
-        turns = found.get(name, Turns(absent=why[name]))
+        turns = found.get(name, Turns())
         cell: Any = _head(subject, job)
-        if why[name]:
+        if name in why:
             cell |= {"state": "not run", "why": why[name], "predicted": predicted[name]}
         elif turns.absent or not turns.seconds:
             cell |= {"state": "absent", "why": turns.absent or "no round was asked for"}
         else:
-            eager = next((found.get(other) for other, one in of.items() if one == (EAGER[cell["device"]], job)), None)
-            cell |= _measured(subject, job, turns, eager, limits)
+            truth, eager = (
+                next((found.get(other) for other, one in of.items() if one == (wanted, job)), None)
+                for wanted in (reference(subject), EAGER[cell["device"]])
+            )
+            cell |= _measured(subject, job, turns, truth, eager)
         forecast.learn(subject, job, cell)
         cells.append(cell)
     return cells
+
+
+def _first(of: Mapping[str, tuple[str, Job]], predicted: Mapping[str, Predicted]) -> list[str]:
+    """The order in which subjects get what the budget has: what the others are held against, then those of the least
+    memory, so that the fewest are left out."""
+    held = {reference(subject) for subject, _ in of.values()} | set(EAGER.values())
+    return sorted(of, key=lambda name: (of[name][0] not in held, predicted[name]["bytes"]))
 
 
 def _head(subject: str, job: Job) -> Cell:
@@ -97,41 +97,64 @@ def _head(subject: str, job: Job) -> Cell:
     }
 
 
-def _measured(subject: str, job: Job, turns: Turns, eager: Turns | None, limits: Mapping[str, float | None]) -> Any:
-    row, p50 = find(subject), float(np.median(turns.calls))
-    # Where a type is imitated, it is no limit: the kernels are float32's.
-    rates = [limits.get(rate) for rate in (_FLOAT32[row.device], _RATES.get(subject, ""))]
-    rate = max(filter(None, rates), default=None)
+def _measured(subject: str, job: Job, turns: Turns, truth: Turns | None, eager: Turns | None) -> Any:
+    row = find(subject)
+    pairs, _ = row.counts(job.batch)
     # A reference that is no number makes itself wrong, not those that are held against it.
-    there = (
-        eager is not None
-        and len(eager.seconds) > 0
-        and eager.distances.shape == turns.distances.shape
-        and np.isfinite(eager.distances).all()
-    )
-    error = float(np.abs(turns.distances / eager.distances - 1).max()) if there and eager else None
-    measured: dict[str, Any] = {
+    error = None
+    if _comparable(truth, turns):
+        worst = float(np.abs(turns.distances / truth.distances - 1).max())
+        error = worst if np.isfinite(truth.distances).all() else None
+    found: dict[str, Any] = {
         "calls": len(turns.calls),
-        "warm_up": row.warm_up,
+        "uncounted": turns.uncounted,
+        "pairs": pairs,
         "ms": spread(turns.calls),
-        "device_ms": float(np.median(turns.device) * 1e3) if turns.device else None,
-        "pairs_per_second": job.batch * len(turns.calls) / sum(turns.calls),
+        "device_ms": _median_ms(turns.device),
+        "transfer_ms": _median_ms(turns.transfer),
+        "pairs_per_second": pairs * len(turns.calls) / sum(turns.calls),
         "peak_bytes": turns.peak,
         "first_seconds": turns.started,
         "installed_bytes": disk_bytes(subject, job),
-        "share": share(job.net, *job.shape, job.batch, p50, rate),
+        "share": None,
         "distance": float(turns.distances[0]) if np.isfinite(turns.distances[0]) else None,
         "error": error if error is None or np.isfinite(error) else None,
         "wrong": not np.isfinite(turns.distances).all()
         or (error is not None and not error <= (SAME if row.exact else _FAST)),
+        "others": turns.others,
+        "steady": (turns.others or 0) <= _OTHERS,
     }
     if len(turns.seconds) >= _TO_DRIFT:
         first, *_, last = np.array_split(turns.seconds, 3)
-        measured["drift"] = float(np.median(last) / np.median(first) - 1)
-    if there and eager and len(eager.seconds) == len(turns.seconds):
+        found["drift"] = float(np.median(last) / np.median(first) - 1)
+    # Other work does not slow all subjects alike: then there are no ratios.
+    if found["steady"] and _comparable(eager, turns) and len(eager.seconds) == len(turns.seconds):
         low, middle, high = np.quantile(np.array(eager.seconds) / turns.seconds, [0.25, 0.5, 0.75])
-        measured["times"] = Quartiles(p50=float(middle), q1=float(low), q3=float(high))
-    return measured
+        found["times"] = Quartiles(p50=float(middle), q1=float(low), q3=float(high))
+    return found
+
+
+def _comparable(one: Turns | None, other: Turns) -> TypeGuard[Turns]:
+    """Whether both ran, on the same pairs."""
+    return one is not None and bool(one.seconds) and one.distances.shape == other.distances.shape
+
+
+def _median_ms(seconds: Sequence[float]) -> float | None:
+    return float(np.median(seconds) * 1e3) if seconds else None
+
+
+def set_shares(cells: Sequence[Cell], limits: Mapping[str, float | None], threads: int) -> None:
+    """How much of the machine's matrix speed each cell makes use of. limits: measured with so many threads: cells that
+    have others have none."""
+    for cell in filter(measured, cells):
+        if cell["device"] == "cpu" and cell["threads"] != threads:
+            continue
+        # Where a type is imitated, it is no limit: the kernels are float32's.
+        rates = [limits.get(rate) for rate in (_FLOAT32[cell["device"]], _RATES.get(cell["subject"], ""))]
+        _, encoded = find(cell["subject"]).counts(cell["batch"])
+        seconds = cell["ms"]["p50"] / 1e3  # pyright: ignore[reportTypedDictNotRequiredAccess]
+        size = cell["height"], cell["width"]
+        cell["share"] = share(cell["net"], *size, encoded, seconds, max(filter(None, rates), default=None))
 
 
 def spread(seconds: Sequence[float]) -> Spread:
@@ -141,80 +164,28 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 
 def unsteady(cells: Sequence[Any], what: str) -> list[str]:
-    """A note if the machine was not itself while these were measured. what: it was, in words."""
-    found = {
-        "half of the calls on {} spread over {:.0%} of the median": [
-            (cell["ms"]["q3"] - cell["ms"]["q1"]) / cell["ms"]["p50"] for cell in cells if "ms" in cell
-        ],
-        "calls on {} drifted by {:.0%} from the first rounds to the last": [
-            abs(cell["drift"]) for cell in cells if "drift" in cell
-        ],
-    }
+    """Notes if the machine was not itself while these were measured. what: it was, in words."""
+    there = [cell for cell in cells if "ms" in cell]
+    # Words, from which value on they are said, and the values, of which the median subject's counts.
+    rows = (
+        (
+            "others had {:.0%} of the cores while {} was measured; there are no ratios, since that slows no two alike",
+            _OTHERS,
+            [cell["others"] for cell in there if cell.get("others") is not None],
+        ),
+        (
+            "half of the calls on {1} spread over {0:.0%} of the median; see the quartiles of ratios",
+            _UNSTEADY,
+            [(cell["ms"]["q3"] - cell["ms"]["q1"]) / cell["ms"]["p50"] for cell in there],
+        ),
+        (
+            "calls on {1} drifted by {0:.0%} from the first rounds to the last; see the quartiles of ratios",
+            _UNSTEADY,
+            [abs(cell["drift"]) for cell in there if "drift" in cell],
+        ),
+    )
     return [
-        f"unsteady: {words.format(what, middle)}; ratios are not to be trusted either"
-        for words, values in found.items()
-        if values and (middle := float(np.median(values))) > _UNSTEADY
+        f"unsteady: {words.format(middle, what)}"
+        for words, limit, values in rows
+        if values and (middle := float(np.median(values))) > limit
     ]
-
-
-class Journal:
-    """The cells of a run that is not done, beside its report: one line for each step, so that a run that was stopped
-    goes on after the last whole one. A context, in which no other process writes it, and which removes it unless an
-    exception leaves steps to go on with.
-
-    Raises UsageError if the file belongs to another call, OutputError if it cannot be written.
-    """
-
-    def __init__(self, report: Path, call: Mapping[str, Any]) -> None:
-        self.path = report.with_name(f".{report.name}.unfinished")
-        self.steps: dict[str, list[Cell]] = {}
-        self._head = json.dumps(call, sort_keys=True)
-
-    def __enter__(self) -> Journal:
-        with ExitStack() as stack:
-            stack.enter_context(alone(self.path))
-            with reported(self.path):
-                self._read()
-            self._lock = stack.pop_all()
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None or not self.steps:
-            self.done()
-        else:
-            say(f"steps measured so far: {len(self.steps)}, kept in {self.path}; the same command goes on after them")
-        self._lock.close()
-
-    def _read(self) -> None:
-        found = self.path.read_bytes() if self.path.exists() else b""
-        # A line that was torn off has no end: that step is measured again.
-        lines = [line for line in found.splitlines(keepends=True) if line.endswith(b"\n")]
-        if lines and lines[0].strip() != self._head.encode():
-            raise UsageError(
-                f"{self.path}: was left by another call or machine; delete it, or name another file with -o"
-            )
-        try:
-            self.steps = {entry["step"]: entry["cells"] for entry in map(json.loads, lines[1:])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{self.path}: is damaged: {error}; delete it, and what it holds is measured again"
-            ) from error
-        if found:
-            os.truncate(self.path, sum(map(len, lines)))
-        if not lines:
-            self._append(self._head)
-
-    def add(self, step: str, cells: list[Cell]) -> None:
-        with reported(self.path):
-            self._append(json.dumps({"step": step, "cells": cells}))
-        self.steps[step] = cells
-
-    def _append(self, line: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def done(self) -> None:
-        """The report is written."""
-        self.path.unlink(missing_ok=True)

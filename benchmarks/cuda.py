@@ -18,7 +18,7 @@ from lpips_runtime.ort import onnxruntime
 from lpips_runtime.session import Session
 
 from .events import cuda_options
-from .subjects import Job, images
+from .job import Job, images
 
 SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 # Pixels of a side, each a new size to the session.

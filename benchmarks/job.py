@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["AbsentError", "Job", "Score"]
+__all__ = ["AbsentError", "Job", "Score", "images"]
 
 # Two uint8 [N, H, W, 3] -> float [N].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -29,6 +29,18 @@ class Job:
     def shape(self) -> tuple[int, int]:
         """Height and width, pixels."""
         return self.height or self.side, self.side
+
+
+def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [batch, H, W, 3] twice: smooth fields with noise, and the same with more of it."""
+    rng, (height, width) = np.random.default_rng(2018), job.shape
+    y, x = np.mgrid[:height, :width] / job.side
+    phase = rng.uniform(0, 6, (job.batch, 1, 1, 3))
+    field = 128 + 60 * np.sin(6 * x[None, :, :, None] + phase) + 40 * np.cos(9 * y[None, :, :, None] - phase)
+    reference = field + rng.normal(0, 8, field.shape)
+    distorted = reference + rng.normal(0, 20, field.shape)
+    a, b = (image.clip(0, 255).astype(np.uint8) for image in (reference, distorted))
+    return a, b
 
 
 class AbsentError(Exception):

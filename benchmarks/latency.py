@@ -23,8 +23,7 @@ from lpips_runtime.say import say
 from .job import Job
 from .peers import plain_path
 from .physical import macs
-from .report import make
-from .runs import Step, add_options, measured_steps, model_info, models_at_hand
+from .runs import Step, add_options, measured_steps, model_info, models_at_hand, published
 from .schema import write_report
 from .subjects import SUBJECTS, plain_file
 
@@ -103,6 +102,4 @@ def main(arguments: Sequence[str]) -> int:
 
     with measured_steps("latency", plan, options, arguments) as report:
         write_report(options.output, report)
-    for path in (options.output, *make(options.output)):
-        print(path)
-    return 0
+    return published(options.output, report)

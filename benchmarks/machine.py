@@ -13,11 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
+from lpips_runtime._version import __version__
 from lpips_runtime.cpu import control_groups, cpu_name
 from lpips_runtime.nvidia import nvidia_gpus
 from lpips_runtime.workers import cores
 
-__all__ = ["Gpu", "Machine", "allowed_memory", "described"]
+__all__ = ["Gpu", "Machine", "Project", "allowed_memory", "described", "project"]
 
 
 class Gpu(TypedDict):
@@ -40,6 +41,14 @@ class Machine(TypedDict):
     system: str
     python: str
     versions: dict[str, str]
+
+
+class Project(TypedDict):
+    """version: of its distributions. commit: of the checkout, with "-dirty" after it if files were changed; None where
+    there is none."""
+
+    version: str
+    commit: str | None
 
 
 # What decides which kernels are taken, as Linux writes it: x86, then ARM.
@@ -80,6 +89,16 @@ def described() -> Machine:
         "python": platform.python_version(),
         "versions": _versions(),
     }
+
+
+def project() -> Project:
+    """What measures and is measured."""
+    call = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    commit = None
+    with suppress(OSError, subprocess.SubprocessError):
+        where = Path(__file__).parent
+        commit = subprocess.run(call, cwd=where, capture_output=True, text=True, check=True).stdout.strip()
+    return {"version": __version__, "commit": commit or None}
 
 
 def _linux_flags() -> set[str]:

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from .schema import AGAINST, Cell, Report, measured
-from .words import held, installed, machine_line, number, off, percent, size_of, times_as_fast, work
+from .words import growth, held, installed, machine_line, number, off, percent, size_of, times_as_fast, work
 
 __all__ = ["MADE_BY", "as_markdown", "table"]
 
@@ -21,16 +21,20 @@ _MEANING = {
     "latency": f"""\
 {_CALL} A call scores the whole batch.
 
-- p50, p90, p99: percentiles of so many `calls`, after some to warm up; the first call of each turn does not count
-  either. GPU: p50 by CUDA events, waiting for the host included.
-- times as fast: as `lpips` eager on the same device; median and quartiles of the rounds, or the ratio of both p50.
-- first number: from the start of the process. memory: resident, at its peak. installed: on the disk.
+- p50, p90, p99: percentiles of the `calls` that count, of all that were made: some to warm up do not, nor the first of
+  each turn. Of fewer than 100, p99 is next to the slowest. GPU: p50 by CUDA events, the ways there and back and waiting
+  for the host included; transfers: those ways by themselves.
+- times as fast: as `lpips` eager on the same device, as it comes; median and quartiles of the rounds. None where
+  others had some of the machine.
+- first number: from the start of the process; for torch.compile with nothing compiled before. memory: resident, at its
+  peak. installed: on the disk, with the model's file if it is an ONNX graph or an engine; the weights that PyTorch
+  packages download when they are first used come on top.
 - share of the limit: what the convolutions multiply in p50, of what this machine does in products of matrices.
-- distance: of the first pair; how far off it is, is the worst of the batch, relative to `lpips`. {_WRONG}""",
+- distance: of the first pair; how far off, is the worst of the batch, relative to `lpips` in float32. {_WRONG}""",
     "scaling": f"""\
 {_CALL} A call scores the whole batch, or compares all images of a set; shown are medians (p50). {_WRONG}
 The fit is constant + per unit * n^exponent, with n as the table's first column; residual is how far a point is from it
-at most.""",
+at most. Where that is more than 15 %, or the exponent at the end of those that were tried, none fits.""",
 }
 
 # Column -> what stands in it, of a cell and those of the same size; empty where nothing is known.
@@ -39,7 +43,8 @@ _COLUMNS: dict[str, Callable[[Any, list[Cell]], str]] = {
     "p90": lambda cell, _: number(cell["ms"]["p90"]),
     "p99": lambda cell, _: number(cell["ms"]["p99"]),
     "GPU, ms": lambda cell, _: _known(number, cell["device_ms"]),
-    "calls": lambda cell, _: f"{cell['calls']} after {cell['warm_up']}",
+    "transfers": lambda cell, _: _known(number, cell["transfer_ms"]),
+    "calls": lambda cell, _: f"{cell['calls']} of {cell['calls'] + cell['uncounted']}",
     "pairs/s": lambda cell, _: number(cell["pairs_per_second"]),
     "times as fast": times_as_fast,
     "first number, s": lambda cell, _: number(cell["first_seconds"]),
@@ -95,6 +100,7 @@ def _head(report: Report) -> list[str]:
         machine["system"],
         f"Python {machine['python']}",
         installed(report, tuple(machine["versions"])),
+        f"lpips-export {report['project']['version']}, commit {report['project']['commit'] or 'unknown'}",
         report["date"],
     ]
     rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in report["limits"].items() if rate is not None)
@@ -102,21 +108,26 @@ def _head(report: Report) -> list[str]:
         ", ".join(filter(None, hardware)) + ".",
         ", ".join(filter(None, software)) + ".",
         *([f"Products of matrices, GFLOP/s: {rates}."] if rates else []),
+        "Models, SHA-256: " + ", ".join(f"{name} {sha256[:12]}" for name, sha256 in report["models"].items()) + ".",
         f"`python -m benchmarks {shlex.join([report['command'], *report['arguments']])}`",
     ]
 
 
 def _missing(cells: Sequence[Cell]) -> list[str]:
-    """A list of what was not measured, and why."""
-    lines = []
+    """A list of what was not measured, and why; points of a curve with the same reason in one line."""
+    points: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        at = f" at {cell['at']:g}" if "at" in cell else ""
-        line = f"- {cell['state']}: {cell['subject']}, {cell['title']}{at}"
         reasons = [cell["why"]] if cell["why"] else []
         if cell["predicted"]:
             predicted = cell["predicted"]
             reasons.append(f"predicted: {number(predicted['seconds'])} s, {number(predicted['bytes'] / 1e9)} GB")
-        lines.append(f"{line}: {'; '.join(reasons)}" if reasons else line)
+        what = f"- {cell['state']}: {cell['subject']}, {cell['title']}"
+        at = points.setdefault((what, "; ".join(reasons)), [])
+        at += [f"{cell['at']:g}"] if "at" in cell else []
+    lines = [
+        f"{what}{' at ' * bool(at)}{', '.join(at)}{': ' * bool(reason)}{reason}"
+        for (what, reason), at in points.items()
+    ]
     return ["\n".join(lines)] if lines else []
 
 
@@ -154,7 +165,7 @@ def _scaling(report: Report) -> list[str]:
             rows = [
                 [
                     fit["subject"],
-                    f"{fit['exponent']:.2f}",
+                    growth(fit),
                     number(fit["constant_ms"]),
                     number(fit["per_unit_ms"]),
                     percent(fit["residual"]),
@@ -167,7 +178,8 @@ def _scaling(report: Report) -> list[str]:
 
 
 def _time(cell: Any) -> str:
-    return number(cell["ms"]["p50"]) + (f", **{off(cell)}**" if cell["wrong"] else "")
+    words = off(cell) if cell["wrong"] or cell["error"] is None else ""
+    return number(cell["ms"]["p50"]) + (f", **{words}**" if words else "")
 
 
 _SECTIONS: dict[str, Callable[[Report], list[str]]] = {"latency": _latency, "scaling": _scaling}

@@ -109,22 +109,27 @@ def in_torch(
     *,
     scaled: Callable[[Tensor], Tensor] = symmetric,
     autocast: str = "",
-    tf32: bool = False,
+    tf32: bool | None = None,
     compiled: bool = False,
 ) -> Callable[[Job], Score]:
     """A metric of PyTorch's. On a GPU 8-bit images go there, numbers come back: both count, for ours too.
 
-    scaled: 8-bit values to those that the metric takes. autocast: to which type; none if empty. tf32: on a GPU.
+    scaled: 8-bit values to those that the metric takes. autocast: to which type; none if empty. tf32: whether a GPU may
+    round to it; None: as torch comes. compiled: with nothing in Inductor's cache, so that its first number is that of a
+    machine which never compiled it.
     """
 
     def make(job: Job) -> Score:
+        if compiled:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=job.folder or None)
         import torch
 
         torch.set_num_threads(job.threads)
         if device == "cuda":
             if not torch.cuda.is_available():
                 raise AbsentError(f"torch {torch.__version__} finds no CUDA device")
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+            if tf32 is not None:
+                torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         module = metric(job).to(device)
         call = torch.compile(module) if compiled else module
         kind = getattr(torch, autocast) if autocast else None

@@ -96,12 +96,12 @@ def _windows(layer: Any, size: tuple[int, int]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def share(net: str, height: int, width: int, pairs: int, seconds: float, gflops: float | None) -> float | None:
-    """How much of a rate a call makes use of. pairs: of the call. seconds: that it took. gflops: of `limits`.
+def share(net: str, height: int, width: int, images: int, seconds: float, gflops: float | None) -> float | None:
+    """How much of a rate a call makes use of. images: that it encodes. seconds: that it took. gflops: of `limits`.
 
     More than 1 is possible for an algorithm that multiplies less (Winograd's). None if gflops is.
     """
-    return gflops and 2 * macs(net, height, width) * pairs / seconds / (gflops * 1e9)
+    return gflops and macs(net, height, width) * images / seconds / (gflops * 1e9)
 
 
 def limits(threads: int) -> dict[str, float | None]:

@@ -15,8 +15,8 @@ from lpips_runtime.errors import UsageError
 from lpips_runtime.output import replacing, reported
 
 from .labels import place_labels
-from .schema import AGAINST, Cell, Report, fitted, is_ours
-from .words import held, machine_line, number, off, size_of, work
+from .schema import AGAINST, Cell, Report, fits_well, fitted, is_ours
+from .words import growth, held, machine_line, number, off, size_of, work
 
 __all__ = ["draw", "made_from", "pictures"]
 
@@ -274,7 +274,7 @@ def _curve(axes: Any, report: Report, cells: list[Any], place: int) -> None:
     fits = [
         fit for fit in report.get("fits", []) if (fit["net"], fit["subject"], fit["against"]) == (net, subject, against)
     ]
-    label = f"{subject}, $n^{{{fits[0]['exponent']:.2f}}}$" if fits else subject
+    label = f"{subject}, $n^{{{growth(fits[0])}}}$" if any(map(fits_well, fits)) else subject
     at = [cell["at"] for cell in cells]
     for fit in fits:
         line = np.geomspace(min(at), max(at), 60)

@@ -19,9 +19,10 @@ import numpy as np
 
 from lpips_runtime import Features, FeatureStore, Scorer
 
+from .job import Job
 from .precision import DISTORTIONS, photographs
 from .sets import SETS, sampled
-from .subjects import REUSE, Job
+from .subjects import REUSE
 from .turns import asked, quartiles, take_turns
 
 # The set of which something is asked: images, and pixels of a side.

@@ -1,27 +1,32 @@
 """What `latency` and `scaling` share: the models at hand, jobs one after the other, and a report at the end."""
 
 import argparse
+import hashlib
+import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lpips_runtime import ModelInfo, Scorer
 from lpips_runtime.errors import UsageError
 from lpips_runtime.say import say
 
-from .budget import Budget, Forecast
-from .cells import Journal, measure, unsteady
+from .budget import Budget, Forecast, parse_seconds
+from .cells import measure, set_shares, unsteady
 from .job import Job
-from .machine import described
+from .journal import Journal
+from .machine import described, project
 from .physical import limits
-from .schema import Cell, Report
+from .report import make
+from .schema import Report, measured
 
-__all__ = ["Step", "add_options", "measured_steps", "model_info", "models_at_hand"]
+__all__ = ["Step", "add_options", "measured_steps", "model_info", "models_at_hand", "published"]
 
 _SECONDS, _SHARE_OF_MEMORY = 120.0, 0.7
 
@@ -49,6 +54,12 @@ def add_options(parser: argparse.ArgumentParser, output: str, rounds: int) -> No
         f"(default {_SECONDS:g}s and {_SHARE_OF_MEMORY * 100:.0f} %% of the machine's memory)",
     )
     parser.add_argument(
+        "--within",
+        default="",
+        metavar="TIME",
+        help="of the whole run, as 9min: jobs then have fewer rounds or are not run (default: no limit)",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path(output), metavar="FILE", help=f"the report (default {output})"
     )
 
@@ -61,6 +72,8 @@ def models_at_hand(options: argparse.Namespace) -> list[Path]:
         raise UsageError(f"-o {options.output}: no such folder: {options.output.parent}")
     if find_spec("torch") is None or find_spec("lpips_export") is None:
         raise UsageError("PyTorch and the exporter are needed, for the reference's answers; pip install '.[bench]'")
+    if options.within and parse_seconds(options.within) is None:
+        raise UsageError(f"--within {options.within}: give a time, as 90s or 9min")
     if min(options.rounds, options.threads) < 1:
         raise UsageError("--rounds and --threads must be at least 1")
     found = options.models or [
@@ -93,21 +106,29 @@ def measured_steps(
     plan: gives them for a folder that the subjects of all share, the least work first: what it took says what the next
     will take. Raises UsageError, also if another call's journal is in the way, and OutputError.
     """
+    until = time.monotonic() + ((parse_seconds(options.within) if options.within else None) or math.inf)
     machine = described()
     usual = Budget(_SECONDS, _SHARE_OF_MEMORY * (machine["memory_bytes"] or 8e9))
     budget = Budget.parse(options.budget, usual)
     notes: list[str] = []
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.5:
         notes.append(f"the machine had other work when this began: a load of {load:.1f}")
-    cells: list[Cell] = []
     with tempfile.TemporaryDirectory() as folder:
         steps = plan(folder)
+        if not steps:
+            raise UsageError("there is nothing to measure: of the sizes above 512x512 only --batch 1 is")
         if len({step.title for step in steps}) < len(steps):
             raise UsageError("name one model of a net, and nothing twice")
-        with Journal(options.output, {"arguments": [command, *arguments], "machine": machine}) as journal:
-            say("measuring products of matrices")
-            rates = limits(options.threads)
-            forecast = Forecast(rates["float32"])
+        models = {Path(job.model) for step in steps for _, job in step.of.values()}
+        of_call: Any = {
+            "arguments": [command, *arguments],
+            "machine": machine,
+            "project": project(),
+            "models": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(models)},
+        }
+        with Journal(options.output, of_call) as journal:
+            _measure_limits(journal, options.threads)
+            forecast = Forecast(journal.limits["float32"])
             for number, step in enumerate(steps):
                 what = f"{number + 1}/{len(steps)} {step.title}"
                 if step.title in journal.steps:
@@ -117,15 +138,36 @@ def measured_steps(
                 else:
                     step.prepare()
                     told = lambda name, what=what: say(f"{what}: {name}")  # noqa: E731
-                    journal.add(step.title, measure(step.of, options.rounds, rates, budget, forecast, told))
-                cells += journal.steps[step.title]
+                    journal.add(step.title, measure(step.of, options.rounds, budget, forecast, told, until))
                 notes += unsteady(journal.steps[step.title], step.title)
+            _measure_limits(journal, options.threads)
+            cells = [cell for step in steps for cell in journal.steps[step.title]]
+            set_shares(cells, journal.limits, options.threads)
             yield {
                 "command": command,
                 "arguments": list(arguments),
                 "date": date.today().isoformat(),
+                "project": of_call["project"],
+                "models": of_call["models"],
                 "machine": machine,
-                "limits": rates,
+                "limits": journal.limits,
                 "notes": notes,
                 "cells": cells,
             }
+
+
+def published(output: Path, report: Report) -> int:
+    """Print the files of a report that was written, what is made of it among them. Gives the exit code: 1 if nothing
+    was measured."""
+    for path in (output, *make(output)):
+        print(path)
+    if any(map(measured, report["cells"])):
+        return 0
+    say(f"{output}: nothing was measured; it says of each subject why")
+    return 1
+
+
+def _measure_limits(journal: Journal, threads: int) -> None:
+    """Before all steps and after them, since a shared machine has good hours and bad ones."""
+    say("measuring products of matrices")
+    journal.add_limits(limits(threads))

@@ -18,15 +18,14 @@ import numpy as np
 from lpips_runtime.workers import cores
 
 from .job import Job
-from .report import make
-from .runs import Step, add_options, measured_steps, model_info, models_at_hand
-from .schema import Cell, Fit, measured, write_report
+from .runs import Step, add_options, measured_steps, model_info, models_at_hand, published
+from .schema import EXPONENTS, Cell, Fit, measured, write_report
 from .subjects import REUSE
 
 __all__ = ["fits", "fitted_growth", "main"]
 
 _SIDE, _SIDE_OF_SETS = 256, 128
-_EXPONENTS = np.linspace(-1.5, 3, 451)
+_EXPONENTS = np.linspace(*EXPONENTS, 451)
 
 
 def _threads() -> list[int]:
@@ -60,7 +59,7 @@ _CURVES: Mapping[str, tuple[Callable[[], Sequence[int]], Callable[[str, str, int
 
 def _subjects(against: str) -> Sequence[str]:
     if against.startswith("images, "):
-        return [REUSE[against.removeprefix("images, "), "reusing"].title]
+        return [REUSE[against.removeprefix("images, "), way].title for way in ("reusing", "lpips")]
     return ["ours", "eager"]
 
 
@@ -144,6 +143,4 @@ def main(arguments: Sequence[str]) -> int:
             cell["against"], cell["at"] = against, at  # pyright: ignore[reportGeneralTypeIssues]
         report["fits"] = fits(report["cells"])
         write_report(options.output, report)
-    for path in (options.output, *make(options.output)):
-        print(path)
-    return 0
+    return published(options.output, report)

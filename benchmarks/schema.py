@@ -12,11 +12,12 @@ from typing import Any, Literal, NotRequired, TypedDict, Union, get_args, get_or
 from lpips_runtime.errors import UsageError
 from lpips_runtime.output import open_output, reported
 
-from .machine import Machine
+from .machine import Machine, Project
 
 __all__ = [
     "AGAINST",
     "EAGER",
+    "EXPONENTS",
     "Cell",
     "Fit",
     "Predicted",
@@ -24,6 +25,7 @@ __all__ = [
     "Report",
     "Spread",
     "eager_of",
+    "fits_well",
     "fitted",
     "is_ours",
     "measured",
@@ -31,7 +33,7 @@ __all__ = [
     "write_report",
 ]
 
-# The subjects that others are compared with, by device: what `lpips` gives who just calls it.
+# The subjects that others' times are compared with, by device: what `lpips` gives who just calls it.
 EAGER = {"cpu": "eager", "cuda": "eager-cuda"}
 
 # What `scaling` varies -> the unit of "at".
@@ -42,6 +44,11 @@ AGAINST = {
     "images, all pairs": "images, all pairs of them",
     "images, one against the others": "images, one against the others",
 }
+# Exponents of fits are looked for between these.
+EXPONENTS = (-1.5, 3.0)
+# A point that is so far from the curve, relative, is not on it.
+_FAR = 0.15
+
 Against = Literal["batch", "pixels", "threads", "images, all pairs", "images, one against the others"]
 
 
@@ -76,11 +83,14 @@ class Cell(TypedDict):
     distances must be those of float32. state: "absent" is not installed or does not run here, "not run" would pass the
     budget; why: the reason, empty if measured. predicted: None where nothing was.
 
-    Only of those measured: calls: that were counted; warm_up: that came before. device_ms: p50 by CUDA events.
-    peak_bytes: resident. first_seconds: from the start of the process to its first number. share: of the physical
-    limit, 0 to 1. distance: of the first pair, None if it is no number. error: relative to the reference, worst of the
-    batch. wrong: whether it should have been the reference's distance and is not. times: how many times as fast as the
-    EAGER of its device, round by round.
+    Only of those measured: calls: that were counted; uncounted: that were made besides, to warm up and at the beginning
+    of each turn. pairs: of a call. device_ms: p50 by CUDA events; transfer_ms: of that the ways to the GPU and back,
+    timed by themselves. peak_bytes: resident. first_seconds: from the start of the process to its first number. share:
+    of the physical limit, 0 to 1, None if it was not measured with so many threads. distance: of the first pair, None
+    if it is no number. error: relative to the reference, worst of the batch, None if it was not compared. wrong:
+    whether it should have been the reference's distance and is not. others: what others had of the cores meanwhile, 0
+    to 1, None if the system does not say. steady: whether that was next to nothing. times: how many times as fast as
+    the EAGER of its device, round by round; only if steady.
 
     Only of `scaling`: against: what is varied; at: how much of it, in the unit of AGAINST.
     """
@@ -98,9 +108,11 @@ class Cell(TypedDict):
     why: str
     predicted: Predicted | None
     calls: NotRequired[int]
-    warm_up: NotRequired[int]
+    uncounted: NotRequired[int]
+    pairs: NotRequired[int]
     ms: NotRequired[Spread]
     device_ms: NotRequired[float | None]
+    transfer_ms: NotRequired[float | None]
     pairs_per_second: NotRequired[float]
     peak_bytes: NotRequired[int]
     first_seconds: NotRequired[float]
@@ -109,6 +121,8 @@ class Cell(TypedDict):
     distance: NotRequired[float | None]
     error: NotRequired[float | None]
     wrong: NotRequired[bool]
+    others: NotRequired[float | None]
+    steady: NotRequired[bool]
     times: NotRequired[Quartiles]
     drift: NotRequired[float]
     against: NotRequired[Against]
@@ -116,8 +130,8 @@ class Cell(TypedDict):
 
 
 _MEASURED = (
-    *("calls", "warm_up", "ms", "device_ms", "pairs_per_second", "peak_bytes", "first_seconds", "installed_bytes"),
-    *("share", "distance", "error", "wrong"),
+    *("calls", "uncounted", "pairs", "ms", "device_ms", "transfer_ms", "pairs_per_second", "peak_bytes"),
+    *("first_seconds", "installed_bytes", "share", "distance", "error", "wrong", "others", "steady"),
 )
 
 
@@ -135,12 +149,15 @@ class Fit(TypedDict):
 
 
 class Report(TypedDict):
-    """command, arguments: what was called. date: ISO 8601. limits: GFLOP/s of matrix products, of physical.limits.
+    """command, arguments: what was called. date: ISO 8601. project: that measured and was measured. models: the name of
+    each file -> its SHA-256. limits: GFLOP/s of matrix products, the best of what physical.limits found in this run.
     notes: what a reader must know, an unsteady machine say; a line each. fits: of `scaling`."""
 
     command: Literal["latency", "scaling"]
     arguments: list[str]
     date: str
+    project: Project
+    models: dict[str, str]
     machine: Machine
     limits: dict[str, float | None]
     notes: list[str]
@@ -165,6 +182,12 @@ def eager_of(cell: Cell, cells: list[Cell]) -> Cell | None:
 def fitted(fit: Fit, at: Any) -> Any:
     """ms that the fit says; at: a number or an array."""
     return fit["constant_ms"] + fit["per_unit_ms"] * at ** fit["exponent"]
+
+
+def fits_well(fit: Fit) -> bool:
+    """Whether the exponent says how it grows: no point is far from the curve, and none steeper was left untried."""
+    low, high = EXPONENTS
+    return fit["residual"] <= _FAR and low < fit["exponent"] < high
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .job import Job, Score
 
-__all__ = ["SETS", "one_by_one", "reusing", "sampled"]
+__all__ = ["SETS", "by_lpips", "one_by_one", "reusing", "sampled"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,24 @@ SETS: Mapping[str, Callable[[Sequence], list[tuple]]] = {
 def sampled(pairs: Sequence[T]) -> Sequence[T]:
     """A dozen of them at most, evenly spread."""
     return pairs[:: -(-len(pairs) // _SAMPLE)]
+
+
+def by_lpips(which: str) -> Callable[[Job], Score]:
+    """The reference for every pair, as many at once as a stream has them: both images anew each time."""
+
+    def make(job: Job) -> Score:
+        from .peers import in_torch, lpips_metric
+
+        call = in_torch(lpips_metric)(job)
+
+        def score(images: np.ndarray, _: np.ndarray) -> np.ndarray:
+            pairs = SETS[which](list(images))
+            batches = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]
+            return np.concatenate([call(*map(np.stack, zip(*batch, strict=True))) for batch in batches])
+
+        return score
+
+    return make
 
 
 def one_by_one(which: str) -> Callable[[Job], Score]:

@@ -27,7 +27,8 @@ from lpips_runtime import Scorer
 from lpips_runtime.cpu import bfloat16_pays, cpu_name
 from lpips_runtime.nvidia import nvidia_gpus
 
-from .subjects import SUBJECTS, Job, images
+from .job import Job, images
+from .subjects import SUBJECTS
 from .turns import Turns, asked, quartiles, take_turns
 
 # (subject, beside which other) -> how many times as fast it is to be at least, by net; on GPUs nothing is asked.
@@ -36,9 +37,9 @@ FLOORS: dict[tuple[str, str], dict[str, float]] = {
     ("ours", "plain"): {"alex": 1.0, "squeeze": 1.2, "vgg": 1.0},
     ("fast-math", "eager"): {"alex": 5.5, "squeeze": 9.0, "vgg": 8.0},
     ("fast-math", "compile-bf16"): {"alex": 1.5, "squeeze": 1.5, "vgg": 1.5},
-    ("cuda-uint8", "eager-cuda"): {},
-    ("cuda-uint8", "compile-cuda"): {},
-    ("cuda-fast", "eager-cuda-fast"): {},
+    ("cuda-uint8", "eager-cuda-float32"): {},
+    ("cuda-fast", "eager-cuda"): {},
+    ("cuda-fast", "compile-cuda"): {},
     ("cuda-fast", "plain-cuda"): {},
     ("cuda-half", "eager-cuda-half"): {},
     ("cuda-half", "compile-cuda-half"): {},
@@ -49,10 +50,10 @@ SAME = 1e-4
 
 _REFERENCE = """
 import sys
-from benchmarks.subjects import Job, prepared
 import numpy as np
 from PIL import Image
 from benchmarks import subjects
+from benchmarks.job import Job
 pair = [np.asarray(Image.open(path))[None] for path in sys.argv[2:4]]
 print(subjects.SUBJECTS["eager"].make(Job(sys.argv[1], "", 64, 1, 2))(*pair)[0])
 """
@@ -70,7 +71,7 @@ def speed(model: Path, options: argparse.Namespace) -> None:
         f"\n{net}, {options.batch} x {options.side}x{options.side}, {options.threads} threads, {options.rounds} rounds"
     )
     print("\n| | | p50, ms | fastest | made ready in | distance |\n| --- | --- | --- | --- | --- | --- |")
-    truth = next((found[name].distances for name in ("eager", "eager-cuda") if name in found), np.empty(0))
+    truth = next((found[name].distances for name in ("eager", "eager-cuda-float32") if name in found), np.empty(0))
     for name, turns in found.items():
         title = f"{name} | {SUBJECTS[name].title}"
         if turns.absent:

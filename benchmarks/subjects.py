@@ -5,7 +5,7 @@ timed in a process of its own (`turns.py`), which imports what that subject need
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +24,18 @@ from .peers import (
     torchmetrics_metric,
     unit,
 )
-from .sets import SETS, one_by_one, reusing
+from .sets import SETS, by_lpips, one_by_one, reusing, sampled
 
-__all__ = ["REUSE", "SUBJECTS", "Job", "Score", "Subject", "disk_bytes", "find", "images", "plain_file", "prepared"]
+__all__ = [
+    "REUSE",
+    "SUBJECTS",
+    "Subject",
+    "disk_bytes",
+    "find",
+    "plain_file",
+    "prepared",
+    "reference",
+]
 
 _Files = Callable[[Job], tuple[Path, ...]]
 
@@ -35,12 +44,22 @@ def _no_files(_: Job) -> tuple[Path, ...]:
     return ()
 
 
+# Distributions that bring PyTorch with them.
+_TORCH = {"lpips", "torchmetrics", "piq"}
+
+
+def _pairs(batch: int) -> tuple[int, int]:
+    """Of pairs that have no image in common."""
+    return batch, 2 * batch
+
+
 @dataclass(frozen=True)
 class Subject:
     """title: for the tables. make: what makes it ready. needs: distributions, extras in brackets. device: where it
     computes. files: needed besides. warm_up: calls before any is timed. exact: whether its distances must be those of
     float32. calls: that count, in a turn. on_stream: whether it computes on the CUDA stream that torch is told to
-    use."""
+    use. sent: bytes of each value that goes to a GPU. counts: of the images given as a batch, the pairs that a call
+    compares and the images that it encodes."""
 
     title: str
     make: Callable[[Job], Score]
@@ -51,18 +70,12 @@ class Subject:
     exact: bool = True
     calls: int = 4
     on_stream: bool = True
+    sent: int = 1
+    counts: Callable[[int], tuple[int, int]] = _pairs
 
-
-def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [batch, H, W, 3] twice: smooth fields with noise, and the same with more of it."""
-    rng, (height, width) = np.random.default_rng(2018), job.shape
-    y, x = np.mgrid[:height, :width] / job.side
-    phase = rng.uniform(0, 6, (job.batch, 1, 1, 3))
-    field = 128 + 60 * np.sin(6 * x[None, :, :, None] + phase) + 40 * np.cos(9 * y[None, :, :, None] - phase)
-    reference = field + rng.normal(0, 8, field.shape)
-    distorted = reference + rng.normal(0, 20, field.shape)
-    a, b = (image.clip(0, 255).astype(np.uint8) for image in (reference, distorted))
-    return a, b
+    @property
+    def in_torch(self) -> bool:
+        return bool(_TORCH & {name.partition("[")[0] for name in self.needs})
 
 
 def _artifact(job: Job, precision: str = "fp32") -> Path:
@@ -71,7 +84,9 @@ def _artifact(job: Job, precision: str = "fp32") -> Path:
     return model.with_name(model.name.replace("fp32", precision))
 
 
-def _ours(title: str, provider: str, precision: str = "fp32", *, exact: bool = True, **options: Any) -> Subject:
+def _ours(
+    title: str, provider: str, precision: str = "fp32", *, exact: bool = True, sent: int = 1, **options: Any
+) -> Subject:
     """This project, with a provider and the artifact of a precision; options: Scorer's."""
 
     def make(job: Job) -> Score:
@@ -81,7 +96,23 @@ def _ours(title: str, provider: str, precision: str = "fp32", *, exact: bool = T
         return lambda a, b: np.asarray(scorer.score(a, b))
 
     needs, device = _PROVIDERS[provider]
-    return Subject(title, make, (needs,), device, lambda job: (_artifact(job, precision),), exact=exact)
+    return Subject(title, make, (needs,), device, lambda job: (_artifact(job, precision),), exact=exact, sent=sent)
+
+
+def _engine(title: str, precision: str, *, exact: bool = True) -> Subject:
+    """This project, with what `lpips-export --input uint8 --engine` built of the artifact of a precision."""
+
+    def path(job: Job) -> Path:
+        return _artifact(job, precision).with_suffix(".engine")
+
+    def make(job: Job) -> Score:
+        from lpips_runtime import Scorer
+
+        scorer = Scorer(path(job))
+        return lambda a, b: np.asarray(scorer.score(a, b))
+
+    needs = ("lpips-runtime[tensorrt-rtx]" if precision.endswith("_rtx") else "lpips-runtime[tensorrt]",)
+    return Subject(title, make, needs, "cuda", lambda job: (path(job),), exact=exact, on_stream=False)
 
 
 # What is installed for it, and where it computes.
@@ -136,35 +167,54 @@ SUBJECTS: Mapping[str, Subject] = {
         files=plain_file,
         exact=False,
     ),
-    "cuda": _ours("this project, CUDA provider, float32", "cuda"),
+    "cuda": _ours("this project, CUDA provider, float32", "cuda", sent=4),
     "cuda-uint8": _ours("this project, CUDA provider, 8-bit graph", "cuda", "fp32_uint8"),
     "cuda-fast": _ours(
         "this project, CUDA provider, fast-math (TF32)", "cuda", "fp32_uint8", exact=False, fast_math=True
     ),
     "cuda-half": _ours("this project, CUDA provider, FP16", "cuda", "fp16_uint8", exact=False),
-    "eager-cuda": Subject("lpips 0.1.4, eager, float32", in_torch(lpips_metric, "cuda"), _LPIPS, "cuda"),
-    "eager-cuda-fast": Subject(
-        "lpips 0.1.4, eager, TF32", in_torch(lpips_metric, "cuda", tf32=True), _LPIPS, "cuda", exact=False
+    "tensorrt": _engine("this project, TensorRT, float32", "fp32_uint8_trt"),
+    "tensorrt-half": _engine("this project, TensorRT, FP16", "fp16_uint8_trt", exact=False),
+    "tensorrt-int8": _engine("this project, TensorRT, INT8", "int8_uint8_tensorrt_trt", exact=False),
+    "rtx": _engine("this project, TensorRT-RTX, float32", "fp32_uint8_rtx"),
+    "rtx-half": _engine("this project, TensorRT-RTX, FP16", "fp16_uint8_rtx", exact=False),
+    # As torch comes, convolutions are computed in TF32 (torch.backends.cudnn.allow_tf32).
+    "eager-cuda": Subject(
+        "lpips 0.1.4, eager as it comes (TF32)", in_torch(lpips_metric, "cuda"), _LPIPS, "cuda", exact=False
+    ),
+    "eager-cuda-float32": Subject(
+        "lpips 0.1.4, eager, TF32 off", in_torch(lpips_metric, "cuda", tf32=False), _LPIPS, "cuda"
     ),
     "eager-cuda-half": Subject(
         "lpips 0.1.4, eager, FP16 autocast",
-        in_torch(lpips_metric, "cuda", tf32=True, autocast=_HALF),
+        in_torch(lpips_metric, "cuda", autocast=_HALF),
         _LPIPS,
         "cuda",
         exact=False,
     ),
     "compile-cuda": Subject(
-        "lpips 0.1.4, torch.compile, float32", in_torch(lpips_metric, "cuda", compiled=True), _LPIPS, "cuda"
+        "lpips 0.1.4, torch.compile as it comes (TF32)",
+        in_torch(lpips_metric, "cuda", compiled=True),
+        _LPIPS,
+        "cuda",
+        exact=False,
     ),
     "compile-cuda-half": Subject(
         "lpips 0.1.4, torch.compile, FP16 autocast",
-        in_torch(lpips_metric, "cuda", tf32=True, autocast=_HALF, compiled=True),
+        in_torch(lpips_metric, "cuda", autocast=_HALF, compiled=True),
         _LPIPS,
         "cuda",
         exact=False,
     ),
     "torchmetrics-cuda": Subject(
-        "torchmetrics, eager, float32", in_torch(torchmetrics_metric, "cuda"), _TORCHMETRICS, "cuda"
+        "torchmetrics, eager as it comes (TF32)",
+        in_torch(torchmetrics_metric, "cuda"),
+        _TORCHMETRICS,
+        "cuda",
+        exact=False,
+    ),
+    "piq-cuda": Subject(
+        "piq, eager as it comes (TF32)", in_torch(piq_metric, "cuda", scaled=unit), ("piq",), "cuda", exact=False
     ),
     # In TF32, unless ONNX Runtime is told otherwise.
     "plain-cuda": Subject(
@@ -175,23 +225,51 @@ SUBJECTS: Mapping[str, Subject] = {
         plain_file,
         exact=False,
         on_stream=False,
+        sent=4,
     ),
 }
 
+# The subjects whose distances the others are held against, by device: `lpips` in full float32.
+_REFERENCE = {"cpu": "eager", "cuda": "eager-cuda-float32"}
 
-# Of `reuse`: (job, way). What they are given as a batch is the set of images. One call is dozens of runs.
-REUSE: Mapping[tuple[str, str], Subject] = {
-    (which, way): Subject(
-        f"{which}, {way}", make(which), SUBJECTS["ours"].needs, files=SUBJECTS["ours"].files, warm_up=1, calls=1
-    )
-    for which in SETS
-    for way, make in (("pair by pair", one_by_one), ("reusing", reusing))
-}
+
+def _of_sets() -> Iterator[tuple[tuple[str, str], Subject]]:
+    """(job, way) -> the subject."""
+    ours, lpips = SUBJECTS["ours"], SUBJECTS[_REFERENCE["cpu"]]
+    for which, pairs_of in SETS.items():
+        # way -> what makes it, whose packages and files it needs, the pairs it compares, and whether an image is
+        # encoded once.
+        ways: Mapping[str, tuple[Any, Subject, Callable[[Sequence], Sequence], bool]] = {
+            "pair by pair": (one_by_one, ours, lambda images, of=pairs_of: sampled(of(images)), False),
+            "reusing": (reusing, ours, pairs_of, True),
+            "lpips": (by_lpips, lpips, pairs_of, False),
+        }
+        for way, (make, like, compared, once) in ways.items():
+
+            def counts(batch: int, compared: Callable = compared, once: bool = once) -> tuple[int, int]:
+                pairs = len(compared(range(batch)))
+                return pairs, batch if once else 2 * pairs
+
+            title = f"{which}, {way}"
+            yield (
+                (which, way),
+                Subject(title, make(which), like.needs, files=like.files, warm_up=1, calls=1, counts=counts),
+            )
+
+
+# Of `reuse` and `scaling`: (job, way). What they are given as a batch is the set of images. One call is dozens of runs.
+REUSE: Mapping[tuple[str, str], Subject] = dict(_of_sets())
 
 
 def find(name: str) -> Subject:
     """By its key in SUBJECTS, or by the title of one of REUSE."""
     return {**SUBJECTS, **{subject.title: subject for subject in REUSE.values()}}[name]
+
+
+def reference(name: str) -> str:
+    """The subject whose distances are the truth for those of this one: it may be itself."""
+    which = next((which for (which, _), subject in REUSE.items() if subject.title == name), None)
+    return REUSE[which, "lpips"].title if which else _REFERENCE[find(name).device]
 
 
 def disk_bytes(name: str, job: Job) -> int | None:
@@ -212,9 +290,9 @@ def disk_bytes(name: str, job: Job) -> int | None:
     return None if installed is None else installed + files
 
 
-def prepared(name: str, job: Job) -> tuple[Score, np.ndarray, float]:
-    """The subject; its distances on `images(job)`; and the seconds until it gave them."""
-    subject, pair, start = find(name), images(job), time.perf_counter()
-    score = subject.make(job)
+def prepared(name: str, job: Job, pair: tuple[np.ndarray, np.ndarray]) -> tuple[Score, np.ndarray, float]:
+    """The subject; its distances on the pair, which is `images(job)`; and the seconds until it gave them."""
+    start = time.perf_counter()
+    score = find(name).make(job)
     distances = score(*pair)
     return score, distances, time.perf_counter() - start

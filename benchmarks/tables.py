@@ -9,9 +9,9 @@ What stands between `<!-- benchmarks: NAME -->` and `<!-- end of benchmarks -->`
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lpips_runtime.errors import UsageError
 from lpips_runtime.output import open_output
@@ -19,7 +19,7 @@ from lpips_runtime.output import open_output
 from .markdown import table
 from .report import RESULTS
 from .schema import Report, is_ours, read_report
-from .words import installed, number, off, times_as_fast
+from .words import installed, machine_line, number, off, times_as_fast
 
 __all__ = ["README", "TABLES", "Table", "filled", "latency_table", "main"]
 
@@ -32,24 +32,27 @@ _NETS = ("alex", "squeeze", "vgg")
 
 
 class Table(NamedTuple):
-    """file: a report in benchmarks/results. make: the Markdown from it; file names in it are the README's."""
+    """file: a report in benchmarks/results. device: whose cells of it."""
 
     file: str
-    make: Callable[[Report, str], str]
+    device: Literal["cpu", "cuda"]
 
 
-def latency_table(report: Report, name: str) -> str:
-    """ms a pair of 256x256 on the CPU, subjects by nets; below it how many times as fast ours are as `lpips`.
+def latency_table(report: Report, name: str, device: Literal["cpu", "cuda"]) -> str:
+    """ms a pair of 256x256, subjects by nets; below it how many times as fast ours are as `lpips`.
 
-    name: the report's document, to be linked to. Raises UsageError if no such pair was measured.
+    name: the report's document, to be linked to. Raises UsageError if no such pair was measured on the device, or the
+    machine was unsteady.
     """
     cells: list[Any] = [
         cell
         for cell in report["cells"]
-        if (cell["width"], cell["height"], cell["batch"], cell["device"]) == (256, 256, 1, "cpu")
+        if (cell["width"], cell["height"], cell["batch"], cell["device"]) == (256, 256, 1, device)
     ]
     if not any("ms" in cell for cell in cells):
-        raise UsageError(f"{name}: its report has no pair of 256x256 on the CPU")
+        raise UsageError(f"{name}: its report has no pair of 256x256 on {device}")
+    if any(not cell["steady"] for cell in cells if "ms" in cell):
+        raise UsageError(f"{name}: others had some of the machine; measure again while nothing else runs")
     found = {(cell["title"], cell["net"]): cell for cell in cells}
     nets = sorted({cell["net"] for cell in cells}, key=lambda net: (_NETS.index(net) if net in _NETS else 9, net))
     titles = list(dict.fromkeys(cell["title"] for cell in cells))
@@ -63,7 +66,8 @@ def latency_table(report: Report, name: str) -> str:
         if any(ratios):
             rows.append([f"**times as fast as `lpips` eager**: {title}", *ratios])
     threads = " or ".join(str(count) for count in sorted({cell["threads"] for cell in cells}))
-    made = ", ".join(filter(None, (report["machine"]["cpu"], f"threads: {threads}", installed(report), report["date"])))
+    machine = machine_line(report) if device == "cuda" else report["machine"]["cpu"]
+    made = ", ".join(filter(None, (machine, f"threads: {threads}", installed(report), report["date"])))
     return f"{table(['ms a pair', *nets], rows)}\n\n{made}: [{name.removeprefix('benchmarks/')}]({name})."
 
 
@@ -76,15 +80,18 @@ def _shown(cell: Any) -> str:
     return number(cell["ms"]["p50"]) + (f", **{off(cell)}**" if cell["wrong"] else "")
 
 
-TABLES: Mapping[str, Table] = {"latency": Table("cpu.json", latency_table)}
+TABLES: Mapping[str, Table] = {"latency": Table("cpu.json", "cpu")}
 
 
 def filled(text: str) -> tuple[str, list[str]]:
     """A document with its tables as the reports have them now, and the names of those that were not so.
 
-    Raises UsageError if a marker names no table, if one has no end, or if there is no report for it.
+    Raises UsageError if a marker names no table, if one has no end, if there is no report for it, or if a table has no
+    marker.
     """
     parts, stale, at = [], [], 0
+    if missing := TABLES.keys() - {begin[1] for begin in _BEGIN.finditer(text)}:
+        raise UsageError(f"there is no <!-- benchmarks: {min(missing)} -->, where that table would stand")
     for begin in _BEGIN.finditer(text):
         name, end = begin[1], text.find(_END, begin.end())
         if name not in TABLES:
@@ -92,7 +99,7 @@ def filled(text: str) -> tuple[str, list[str]]:
         if end < 0 or _BEGIN.search(text, begin.end(), end):
             raise UsageError(f"the table {name!r} has no {_END} after it")
         path = RESULTS / TABLES[name].file
-        made = TABLES[name].make(read_report(path), f"benchmarks/results/{path.stem}.md")
+        made = latency_table(read_report(path), f"benchmarks/results/{path.stem}.md", TABLES[name].device)
         made = f"\n\n{made}\n\n"
         if made != text[begin.end() : end]:
             stale.append(name)

@@ -2,10 +2,11 @@
 
 A turn is one call that is not counted, since caches and cores were others' before it, and then a few that are. A
 process takes its turn when it is asked to by a line on its standard input, and waits otherwise. Run as
-`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS FOLDER HEIGHT` this module is such a process.
+`python -m benchmarks.turns NAME NET MODEL SIDE BATCH THREADS FOLDER HEIGHT IMAGES` this module is such a process.
 """
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .events import device_seconds
-from .job import AbsentError, Job, Score
-from .subjects import find, images, prepared
+from .events import device_seconds, transfer_seconds
+from .job import AbsentError, Job, Score, images
+from .others import Others
+from .subjects import find, prepared
 
 __all__ = ["Turns", "asked", "quartiles", "take_turns"]
 
@@ -28,30 +30,39 @@ _PAUSE = 0.05
 
 @dataclass(eq=False)
 class Turns:
-    """Of one subject: seconds of each round, which is the median of its calls, and of each call that counts; its
-    distances; the seconds until it gave them, with those from the start of its process before; its resident memory at
-    its peak, bytes; on a GPU the seconds of the calls there, by CUDA events; and why it has none, if it hasn't."""
+    """Of one subject: seconds of each round, which is the median of its calls, and of each call that counts; how many
+    were made that do not; its distances; the seconds until it gave them, with those from the start of its process
+    before; its resident memory at its peak, bytes; on a GPU the seconds of the calls there by CUDA events, and of the
+    ways there and back; what others had of the machine during the rounds, as Others.share; and why it has none, if it
+    hasn't."""
 
     seconds: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
+    uncounted: int = 0
     distances: np.ndarray = field(default_factory=lambda: np.empty(0))
     first: float = float("nan")
     started: float = float("nan")
     peak: int = 0
     device: list[float] = field(default_factory=list)
+    transfer: list[float] = field(default_factory=list)
+    others: float | None = None
     absent: str = ""
 
 
 class _Worker:
     """One process. Its stderr goes to a file: a pipe that nobody reads would stop a talkative one."""
 
-    def __init__(self, name: str, job: Job) -> None:
+    def __init__(self, name: str, job: Job, pair: Path) -> None:
         self.began = time.perf_counter()
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
-        call = [sys.executable, "-m", "benchmarks.turns", name, *map(str, astuple(job))]
+        call = [sys.executable, "-m", "benchmarks.turns", name, *map(str, astuple(job)), str(pair)]
         self._process = subprocess.Popen(
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, word: str) -> dict:
         """Raises RuntimeError with the last line of the process's stderr if it has ended."""
@@ -76,13 +87,17 @@ class _Worker:
 
 
 def take_turns(
-    of: Mapping[str, tuple[str, Job]], rounds: int, told: Callable[[str], object] = lambda _: None
+    of: Mapping[str, tuple[str, Job]],
+    rounds: int,
+    told: Callable[[str], object] = lambda _: None,
+    until: float = math.inf,
 ) -> dict[str, Turns]:
     """Make each subject ready, one after the other, then give each a turn in every round, in an order that changes.
 
-    of: a name for the result -> subject, and what it is to do. told: is given each name before its subject is made. A
-    subject that cannot be made, or that ends, is absent, with its reason. Between turns there is a pause: threads of
-    PyTorch and ONNX Runtime spin on for some milliseconds after a call, and would slow the next subject.
+    of: a name for the result -> subject, and what it is to do. told: is given each name before its subject is made, and
+    each round. until: of time.monotonic; no round begins after it but the first. A subject that cannot be made, or that
+    ends, is absent, with its reason. Between turns there is a pause: threads of PyTorch and ONNX Runtime spin on for
+    some milliseconds after a call, and would slow the next subject.
     """
     found = {name: Turns() for name in of}
     workers: dict[str, _Worker] = {}
@@ -95,26 +110,35 @@ def take_turns(
                 found[name].absent = str(error)
         return {}
 
+    folder = tempfile.TemporaryDirectory()
     try:
         for name, turns in found.items():
             told(name)
-            workers[name] = _Worker(*of[name])
+            subject, job = of[name]
+            workers[name] = _Worker(subject, job, _pair(Path(folder.name), job))
             if answer := ask(name, "ready"):
                 turns.started = time.perf_counter() - workers[name].began
                 turns.distances, turns.first = np.array(answer["distances"]), answer["seconds"]
-                ask(name, "warm up")
-        order = np.random.default_rng(0)
-        for _ in range(rounds):
+                turns.uncounted = 1 + ask(name, "warm up").get("calls", 0)
+        others, order = Others(worker.pid for worker in workers.values()), np.random.default_rng(0)
+        for number in range(rounds):
+            if number and time.monotonic() > until:
+                break
+            told(f"round {number + 1} of {rounds}")
             for name in order.permutation(list(of)).tolist():
                 time.sleep(_PAUSE)
                 if answer := ask(name, "go"):
+                    found[name].uncounted += 1
                     found[name].calls += answer["seconds"]
                     found[name].seconds.append(float(np.median(answer["seconds"])))
+        share = others.share()
         for name, turns in found.items():
+            turns.others = share
             turns.peak = ask(name, "memory").get("bytes", 0)
             if not turns.absent:
                 try:
-                    turns.device = workers[name].ask("device")["seconds"]
+                    answer = workers[name].ask("device")
+                    turns.device, turns.transfer = answer["seconds"], answer["transfer"]
                 except RuntimeError as error:  # its times are there all the same
                     from lpips_runtime.say import say  # not in the processes of the subjects, whose start is timed
 
@@ -122,7 +146,16 @@ def take_turns(
     finally:
         for worker in workers.values():
             worker.close()
+        folder.cleanup()
     return found
+
+
+def _pair(folder: Path, job: Job) -> Path:
+    """Where the images of a job lie: a subject reads them, since what makes them takes time and memory."""
+    path = folder / f"{job.batch}x{'x'.join(map(str, job.shape))}.npy"
+    if not path.exists():
+        np.save(path, np.stack(images(job)))
+    return path
 
 
 def quartiles(ratios: np.ndarray | Sequence[float], digits: int = 2) -> str:
@@ -138,10 +171,11 @@ def asked(ratios: np.ndarray | Sequence[float], floor: float | None) -> str:
     return f"{floor}" if np.median(ratios) >= floor else f"{floor}, not met"
 
 
-def _serve(name: str, job: Job) -> None:
-    subject, pair = find(name), images(job)
+def _serve(name: str, job: Job, path: str) -> None:
+    subject, (a, b) = find(name), np.load(path)
+    pair = a, b
     try:
-        score, distances, seconds = prepared(name, job)
+        score, distances, seconds = prepared(name, job, pair)
     except _reasons() as error:
         sys.exit(" ".join(str(error).split()))  # a reason in words, without where it was raised
 
@@ -149,14 +183,20 @@ def _serve(name: str, job: Job) -> None:
         return {"seconds": [_seconds(score, pair) for _ in range(1 + subject.calls)][1:]}
 
     def warm_up() -> dict:
-        return {"calls": [_seconds(score, pair) for _ in range(subject.warm_up - 1)]}
+        for _ in range(subject.warm_up - 1):
+            score(*pair)
+        return {"calls": subject.warm_up - 1}
+
+    def device() -> dict:
+        on_device = device_seconds(subject, job, score, pair)
+        return {"seconds": on_device, "transfer": transfer_seconds(subject, job)}
 
     answers = {
         "ready": lambda: {"distances": distances.tolist(), "seconds": seconds},
         "warm up": warm_up,
         "go": turn,
         "memory": lambda: {"bytes": peak_bytes()},
-        "device": lambda: {"seconds": device_seconds(subject, job, pair)},
+        "device": device,
     }
     for word in sys.stdin:
         print(json.dumps(answers[word.strip()]()), flush=True)
@@ -189,5 +229,5 @@ def _seconds(score: Score, pair: tuple[np.ndarray, np.ndarray]) -> float:
 
 
 if __name__ == "__main__":
-    _name, _net, _model, _side, _batch, _threads, _folder, _height = sys.argv[1:]
-    _serve(_name, Job(_net, _model, int(_side), int(_batch), int(_threads), _folder, int(_height)))
+    _name, _net, _model, _side, _batch, _threads, _folder, _height, _images = sys.argv[1:]
+    _serve(_name, Job(_net, _model, int(_side), int(_batch), int(_threads), _folder, int(_height)), _images)

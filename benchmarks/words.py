@@ -1,8 +1,19 @@
 """Numbers and places as reports, pictures and tables write them."""
 
-from .schema import Cell, Report, eager_of
+from .schema import Cell, Fit, Report, eager_of, fits_well
 
-__all__ = ["held", "installed", "machine_line", "number", "off", "percent", "size_of", "times_as_fast", "work"]
+__all__ = [
+    "growth",
+    "held",
+    "installed",
+    "machine_line",
+    "number",
+    "off",
+    "percent",
+    "size_of",
+    "times_as_fast",
+    "work",
+]
 
 # Of what shows in a line; the rest is in the report's list.
 _SHOWN = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "openvino", "torch")
@@ -27,16 +38,21 @@ def percent(share: float) -> str:
 
 
 def off(cell: Cell) -> str:
-    """How a distance is not the reference's: "WRONG, 3 % off", "0.4 % off" where it need not be, else empty."""
+    """How a distance is not the reference's: "WRONG, 3 % off", "0.4 % off" where it need not be, "not compared" where
+    the reference was not measured, else empty."""
     error = cell.get("error")
     if cell.get("wrong"):
         return "WRONG" if error is None else f"WRONG, {percent(error)} off"
+    if error is None:
+        return "not compared"
     return "" if cell["exact"] or not error else f"{percent(error)} off"
 
 
 def times_as_fast(cell: Cell, cells: list[Cell]) -> str:
     """As `lpips` among the cells of the same size: median and quartiles of the rounds, or the medians' ratio where
-    these are not known. Empty where `lpips` was not measured."""
+    these are not known. Empty where `lpips` was not measured, or others had some of the machine."""
+    if not cell.get("steady"):
+        return ""
     if "times" in cell:
         times = cell["times"]
         return f"{times['p50']:.2f} ({times['q1']:.2f} to {times['q3']:.2f})"
@@ -44,6 +60,11 @@ def times_as_fast(cell: Cell, cells: list[Cell]) -> str:
     if eager is None or "ms" not in eager or "ms" not in cell:
         return ""
     return f"{eager['ms']['p50'] / cell['ms']['p50']:.2f}"
+
+
+def growth(fit: Fit) -> str:
+    """The exponent of a fit; "none fits" where no power of n says how it grows."""
+    return f"{fit['exponent']:.2f}" if fits_well(fit) else "none fits"
 
 
 def size_of(cell: Cell) -> tuple[str, int, int, int, int]:

@@ -1,12 +1,14 @@
 """What cells may take: how a budget is read, and how predictions grow and learn."""
 
+import math
 from typing import Any
 
 import pytest
 
-from benchmarks.budget import Budget, Forecast
+from benchmarks.budget import Budget, Forecast, parse_seconds
 from benchmarks.job import Job
 from benchmarks.physical import macs
+from benchmarks.subjects import REUSE
 from lpips_runtime.errors import UsageError
 
 USUAL = Budget(120.0, 4e9)
@@ -42,13 +44,48 @@ def test_nonsense_is_no_budget(text: str) -> None:
         Budget.parse(text, USUAL)
 
 
+def _passed(*of: tuple[float, float], left: float = math.inf) -> list[str]:
+    """Why each of these, of so many seconds and bytes, is not run; the first comes first."""
+    predicted: Any = {str(number): dict(zip(("seconds", "bytes"), one, strict=True)) for number, one in enumerate(of)}
+    why = Budget(10, 1e9).passed(predicted, list(predicted), left)
+    return [why.get(name, "") for name in predicted]
+
+
 def test_budget_is_passed_by_time_or_by_the_memory_of_all_together() -> None:
-    budget = Budget(10, 1e9)
-    assert budget.passed({"seconds": 10, "bytes": 1e9}, 0) == ""
-    assert budget.passed({"seconds": 10.1, "bytes": 1}, 0) == "would pass the budget of 10 s"
-    assert budget.passed({"seconds": 1, "bytes": 1.1e9}, 0) == "would pass the budget of 1000MB"
-    beside = budget.passed({"seconds": 1, "bytes": 0.6e9}, 0.5e9)
-    assert beside == "would pass the budget of 1000MB beside the 500MB of other subjects"
+    assert _passed((10, 1e9)) == [""]
+    assert _passed((10.1, 1)) == ["would pass the budget of 10 s"]
+    assert _passed((1, 1.1e9)) == ["would pass the budget of 1000MB"]
+    beside = "would pass the budget of 1000MB beside the 500MB of other subjects"
+    # What is not run takes nothing from the others.
+    assert _passed((1, 0.5e9), (1, 0.6e9), (11, 0.1e9), (1, 0.5e9)) == ["", beside, "would pass the budget of 10 s", ""]
+
+
+def test_what_is_left_of_the_whole_run_is_shared_too() -> None:
+    over = "would pass the 4 s that --within leaves"
+    assert _passed((6, 1), (5, 1), (4, 1), left=10) == ["", over, ""]
+    assert _passed((1, 1), left=-3) == ["would pass the 0 s that --within leaves"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("9min", 540), (" 1.5s ", 1.5), ("90", None), ("", None), ("2h", None)])
+def test_time_is_a_number_with_its_unit(text: str, seconds: float | None) -> None:
+    assert parse_seconds(text) == seconds
+
+
+def test_without_pytorch_a_subject_that_was_never_seen_is_ready_sooner_and_smaller() -> None:
+    ours, eager = (Forecast(100.0).predict(name, SMALL, 5) for name in ("ours", "eager"))
+    assert ours["bytes"] < eager["bytes"]
+    assert ours["seconds"] < eager["seconds"]
+
+
+def test_of_a_set_each_image_that_is_encoded_is_work() -> None:
+    """Six images: 15 pairs of them by the reference are 30 encodings; ours are 6."""
+    forecast, job = Forecast(100.0), Job("alex", "", 64, 6, 1)
+    for name, encodings in (("reusing", 6), ("lpips", 30)):
+        title = REUSE["all pairs", name].title
+        forecast.learn(title, job, _cell())
+        larger = forecast.predict(title, Job("alex", "", 64, 12, 1), 1)
+        now = 12 if name == "reusing" else 132
+        assert larger["seconds"] == pytest.approx(2 + 3 * 0.01 * now / encodings)
 
 
 @pytest.mark.parametrize("learned", [False, True])

@@ -1,7 +1,7 @@
-"""Cells of a report: what is measured, what is left out and why, what is wrong; and the journal of a stopped run."""
+"""Cells of a report: what is measured, what is left out and why, and what is wrong."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import pytest
 
 from benchmarks import cells
 from benchmarks.budget import Budget, Forecast
-from benchmarks.cells import Journal, measure, spread, unsteady
+from benchmarks.cells import measure, set_shares, spread, unsteady
 from benchmarks.job import Job
 from benchmarks.markdown import as_markdown
 from benchmarks.physical import macs
 from benchmarks.report import make
 from benchmarks.schema import read_report, write_report
 from benchmarks.speed import SAME
+from benchmarks.subjects import REUSE
 from benchmarks.turns import Turns
-from lpips_runtime.errors import OutputError, UsageError
+from benchmarks.words import times_as_fast
 
 JOB = Job("alex", "none.onnx", 64, 2, 1)
 AMPLE = Budget(1e9, 1e15)
@@ -28,7 +29,7 @@ LIMITS = {"float32": 100.0, "bfloat16": 400.0}
 
 def _turns(*distances: float, seconds: float = 0.01, **more: Any) -> Turns:
     calls = [seconds] * 8
-    given = {"distances": np.array(distances), "started": 1.5, "first": 1.0, "peak": 200_000_000}
+    given = {"distances": np.array(distances), "started": 1.5, "first": 1.0, "peak": 200_000_000, "uncounted": 5}
     return Turns(**{"seconds": calls[:2], "calls": calls, **given, **more})
 
 
@@ -52,19 +53,91 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 def _measure(*names: str, budget: Budget = AMPLE, forecast: Forecast | None = None) -> dict[str, Any]:
     of = {name: (name, JOB) for name in names}
-    return {cell["subject"]: cell for cell in measure(of, 2, LIMITS, budget, forecast or Forecast(100.0))}
+    found = measure(of, 2, budget, forecast or Forecast(100.0))
+    set_shares(found, LIMITS, JOB.threads)
+    return {cell["subject"]: cell for cell in found}
 
 
 def test_figures_of_a_cell(taken: Callable[..., list[str]]) -> None:
     taken(ours=_turns(0.5, 0.25), eager=_turns(0.5, 0.25, seconds=0.03))
     ours = _measure("eager", "ours")["ours"]
     assert ours["ms"] == pytest.approx(dict.fromkeys(("p50", "p90", "p99", "q1", "q3", "fastest"), 10.0))
-    assert (ours["calls"], ours["warm_up"], ours["peak_bytes"], ours["first_seconds"]) == (8, 3, 200_000_000, 1.5)
+    assert (ours["calls"], ours["uncounted"], ours["peak_bytes"], ours["first_seconds"]) == (8, 5, 200_000_000, 1.5)
+    assert (ours["pairs"], ours["steady"], ours["transfer_ms"]) == (2, True, None)
     assert ours["pairs_per_second"] == pytest.approx(200)
     assert ours["times"] == pytest.approx({"p50": 3, "q1": 3, "q3": 3})
     assert (ours["error"], ours["wrong"], ours["distance"], ours["device_ms"]) == (0, False, 0.5, None)
     assert (ours["state"], ours["why"], ours["predicted"]) == ("measured", "", None)
     assert ours["share"] == pytest.approx(2 * macs("alex", 64, 64) * 2 / 0.01 / 100e9)
+
+
+def test_with_other_threads_than_the_limit_was_measured_with_there_is_no_share(taken: Callable[..., list[str]]) -> None:
+    taken(ours=_turns(0.5, 0.25))
+    found = measure({"ours": ("ours", JOB)}, 2, AMPLE, Forecast(100.0))
+    set_shares(found, LIMITS, JOB.threads + 1)
+    assert found[0].get("share") is None
+    set_shares(found, LIMITS, JOB.threads)
+    assert found[0].get("share")
+
+
+def test_pairs_and_share_of_a_set_are_those_of_its_comparisons_and_encodings(taken: Callable[..., list[str]]) -> None:
+    """Of six images all 15 pairs; ours encodes six images, the reference thirty."""
+    titles = {way: REUSE["all pairs", way].title for way in ("reusing", "lpips")}
+    distances = [0.5] * 15
+    taken(**{titles["reusing"]: _turns(*distances), titles["lpips"]: _turns(*distances, seconds=0.04)})
+    job = replace(JOB, batch=6)
+    found = measure({name: (name, job) for name in titles.values()}, 2, AMPLE, Forecast(100.0))
+    set_shares(found, LIMITS, job.threads)
+    cells: dict[str, Any] = {cell["subject"]: cell for cell in found}
+    ours, lpips = cells[titles["reusing"]], cells[titles["lpips"]]
+    assert (ours["pairs"], lpips["pairs"]) == (15, 15)
+    assert ours["pairs_per_second"] == pytest.approx(1500)
+    assert ours["share"] == pytest.approx(macs("alex", 64, 64) * 6 / 0.01 / 100e9)
+    assert lpips["share"] == pytest.approx(macs("alex", 64, 64) * 30 / 0.04 / 100e9)
+    assert (ours["error"], ours["wrong"]) == (0, False)
+
+
+def test_a_wrong_distance_within_a_set_is_found(taken: Callable[..., list[str]]) -> None:
+    ours, lpips = (REUSE["one against the others", way].title for way in ("reusing", "lpips"))
+    taken(**{ours: _turns(0.5, 0.3), lpips: _turns(0.5, 0.25)})
+    found = measure({name: (name, replace(JOB, batch=3)) for name in (ours, lpips)}, 2, AMPLE, Forecast(100.0))
+    assert [cell.get("wrong") for cell in found] == [True, False]
+
+
+def test_on_a_gpu_answers_are_held_against_float32_and_times_against_what_torch_does(
+    taken: Callable[..., list[str]],
+) -> None:
+    taken(
+        **{
+            "cuda": _turns(0.5, 0.25, device=[0.001, 0.002, 0.009], transfer=[0.0005]),
+            "eager-cuda": _turns(0.5, 0.2505, seconds=0.02),
+            "eager-cuda-float32": _turns(0.5, 0.25, seconds=0.05),
+        }
+    )
+    found = _measure("cuda", "eager-cuda", "eager-cuda-float32")
+    assert found["cuda"]["times"]["p50"] == pytest.approx(2)
+    assert found["cuda"]["error"] == 0
+    assert (found["cuda"]["device_ms"], found["cuda"]["transfer_ms"]) == pytest.approx((2, 0.5))
+    assert found["eager-cuda"]["error"] == pytest.approx(0.002)
+    assert found["eager-cuda"]["wrong"] is False
+    taken(**{"cuda": _turns(0.5, 0.2505), "eager-cuda-float32": _turns(0.5, 0.25)})
+    assert _measure("cuda", "eager-cuda-float32")["cuda"]["wrong"] is True
+
+
+@pytest.mark.parametrize(("others", "steady"), [(None, True), (0.0, True), (0.05, True), (0.06, False), (0.5, False)])
+def test_where_others_had_some_of_the_machine_there_are_no_ratios(
+    others: float | None, steady: bool, taken: Callable[..., list[str]]
+) -> None:
+    taken(ours=_turns(0.5, 0.25, others=others), eager=_turns(0.5, 0.25, others=others))
+    found = _measure("eager", "ours")
+    for cell in found.values():
+        assert cell["steady"] is steady
+        assert ("times" in cell) is steady
+        assert bool(times_as_fast(cell, list(found.values()))) is steady
+    notes = unsteady(list(found.values()), "alex")
+    assert (notes == []) is steady
+    if not steady:
+        assert notes[0].startswith(f"unsteady: others had {others:.0%} of the cores while alex was measured")
 
 
 def test_share_is_of_the_fastest_type_that_may_be_computed_in(taken: Callable[..., list[str]]) -> None:
@@ -132,7 +205,7 @@ def test_absent_subjects_are_listed_with_their_reason_and_no_figure(taken: Calla
 
 @pytest.mark.parametrize(
     ("budget", "why"),
-    [(Budget(5, 1e15), "would pass the budget of 5 s"), (Budget(1e9, 1e8), "would pass the budget of 100MB")],
+    [(Budget(1, 1e15), "would pass the budget of 1 s"), (Budget(1e9, 1e8), "would pass the budget of 100MB")],
 )
 def test_what_would_pass_the_budget_is_not_run_and_has_no_process(
     budget: Budget, why: str, monkeypatch: pytest.MonkeyPatch
@@ -147,19 +220,24 @@ def test_what_would_pass_the_budget_is_not_run_and_has_no_process(
     assert "ms" not in cell
     report = made_up.latency()
     report["cells"] = [cell]
-    assert f"- not run: ours, this project, CPU provider: {why}; predicted: 10" in as_markdown(report, "r.json", [])
+    assert f"- not run: ours, this project, CPU provider: {why}; predicted: 2.10 s, 0.202 GB" in as_markdown(
+        report, "r.json", []
+    )
 
 
 def test_subjects_of_a_job_share_its_memory_and_one_left_out_takes_none(taken: Callable[..., list[str]]) -> None:
+    """The reference comes first, since the others are held against it; then those that need the least."""
     forecast = Forecast(100.0)
-    one = forecast.predict("ours", JOB, 2)["bytes"]
+    one, eager = (forecast.predict(name, JOB, 2)["bytes"] for name in ("ours", "eager"))
     slow: Any = {"state": "measured", "ms": {"p99": 1e9}, "first_seconds": 1.0, "peak_bytes": 1}
-    forecast.learn("eager", JOB, slow)
-    asked = taken(ours=_turns(0.5, 0.25), plain=_turns(0.5, 0.25))
-    found = _measure("eager", "ours", "plain", "piq", budget=Budget(1e4, 2.5 * one), forecast=forecast)
-    assert asked == ["ours", "plain"]
-    assert found["eager"]["why"] == "would pass the budget of 10000 s"
+    forecast.learn("native", JOB, slow)
+    asked = taken(eager=_turns(0.5, 0.25), ours=_turns(0.5, 0.25), plain=_turns(0.5, 0.25))
+    budget = Budget(1e4, eager + 2.5 * one)
+    found = _measure("piq", "torchmetrics", "native", "ours", "plain", "eager", budget=budget, forecast=forecast)
+    assert asked == ["ours", "plain", "eager"]
+    assert found["native"]["why"] == "would pass the budget of 10000 s"
     assert "of other subjects" in found["piq"]["why"]
+    assert "of other subjects" in found["torchmetrics"]["why"]
 
 
 def test_what_was_measured_is_learned(taken: Callable[..., list[str]]) -> None:
@@ -187,87 +265,6 @@ def test_machine_is_unsteady_by_its_median_subject(spreads: list[float], noted: 
         assert notes[0].startswith("unsteady: half of the calls on alex, 1 x 64x64 spread over 20% of the median")
 
 
-CALL = {"arguments": ["latency", "--größe"]}
-
-
-def _stopped(report: Path, *steps: str) -> Path:
-    """The journal of a run that was stopped after some steps; each has a cell with its name."""
-    with suppress(KeyboardInterrupt), Journal(report, CALL) as journal:
-        for step in steps:
-            journal.add(step, [{"subject": step}])  # pyright: ignore[reportArgumentType]
-        raise KeyboardInterrupt
-    return report.with_name(".r.json.unfinished")
-
-
-def test_journal_goes_on_after_a_stop_and_goes_when_all_is_done(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = _stopped(tmp_path / "r.json", "one", "two")
-    assert "steps measured so far: 2" in capsys.readouterr().err
-    with Journal(tmp_path / "r.json", CALL) as journal:
-        assert journal.steps == {"one": [{"subject": "one"}], "two": [{"subject": "two"}]}
-        assert path.exists()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_journal_without_a_step_is_in_nobodys_way(tmp_path: Path) -> None:
-    _stopped(tmp_path / "r.json")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("cut", [1, 20])
-def test_a_torn_last_line_is_dropped_and_its_step_measured_again(cut: int, tmp_path: Path) -> None:
-    path = _stopped(tmp_path / "r.json", "one", "two")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-cut])
-    with Journal(tmp_path / "r.json", CALL) as journal:
-        assert list(journal.steps) == ["one"]
-        journal.add("two", [{"subject": "two"}])  # pyright: ignore[reportArgumentType]
-        assert path.read_bytes() == whole
-
-
-def test_a_torn_first_line_is_no_other_call(tmp_path: Path) -> None:
-    path = _stopped(tmp_path / "r.json", "one")
-    path.write_bytes(path.read_bytes()[:10])
-    assert _stopped(tmp_path / "r.json", "one") == path
-    with Journal(tmp_path / "r.json", CALL) as journal:
-        assert list(journal.steps) == ["one"]
-
-
-def test_journal_of_another_call_is_left_alone_and_said_in_one_line(tmp_path: Path) -> None:
-    path = _stopped(tmp_path / "r.json", "one")
-    before = path.read_bytes()
-    with pytest.raises(UsageError, match=r"was left by another call or machine; delete it, or name") as refused:  # noqa: SIM117
-        with Journal(tmp_path / "r.json", {"arguments": ["scaling"]}):
-            raise AssertionError
-    assert str(path) in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert path.read_bytes() == before
-
-
-def test_two_runs_do_not_write_one_journal(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
-    with Journal(tmp_path / "r.json", CALL) as journal:
-        with pytest.raises(OutputError, match="another process is writing it"), Journal(tmp_path / "r.json", CALL):
-            raise AssertionError
-        journal.add("one", [])
-        assert len(journal.path.read_text(encoding="utf-8").splitlines()) == 2
-
-
-def test_journal_that_cannot_be_written_is_an_error_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OutputError, match=r"cannot be written"), Journal(tmp_path / "missing" / "r.json", CALL):
-        raise AssertionError
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with suppress(OutputError), Journal(tmp_path / "r.json", CALL) as journal:
-        monkeypatch.setattr("os.fsync", full)
-        with pytest.raises(OutputError, match=r"\.r\.json\.unfinished: cannot be written: No space left"):
-            journal.add("one", [])
-        assert journal.steps == {}
-
-
 def test_a_machine_that_slows_down_is_unsteady_though_no_round_spreads(taken: Callable[..., list[str]]) -> None:
     rounds = [0.010, 0.010, 0.011, 0.011, 0.012, 0.012]
     slowing = _turns(0.5)
@@ -276,17 +273,6 @@ def test_a_machine_that_slows_down_is_unsteady_though_no_round_spreads(taken: Ca
     cell = _measure("ours")["ours"]
     assert cell["drift"] == pytest.approx(0.2)
     assert unsteady([cell], "alex") == [
-        "unsteady: calls on alex drifted by 20% from the first rounds to the last; ratios are not to be trusted either"
+        "unsteady: calls on alex drifted by 20% from the first rounds to the last; see the quartiles of ratios"
     ]
     assert unsteady([cell | {"drift": -0.05}], "alex") == []
-
-
-def test_a_journal_that_was_damaged_is_a_wrong_call(tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    with suppress(KeyboardInterrupt), Journal(report, {"a": 1}) as journal:
-        journal.add("one", [])
-        raise KeyboardInterrupt
-    with open(journal.path, "a") as file:
-        file.write("no line of mine\n")
-    with pytest.raises(UsageError, match=r"is damaged: .*; delete it"), Journal(report, {"a": 1}):
-        pass

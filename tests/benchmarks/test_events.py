@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.events import cuda_options, device_seconds
+from benchmarks.events import cuda_options, device_seconds, transfer_seconds
 from benchmarks.job import Job
 from benchmarks.subjects import SUBJECTS
 from lpips_runtime.providers import PROVIDERS, Device
 
 JOB = Job("alex", "none.onnx", 64, 1, 1)
 PAIR = (np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8))
+
+
+def uncalled(*_: object) -> np.ndarray:
+    raise AssertionError("it was called")
 
 
 def _options() -> dict[str, str]:
@@ -47,25 +51,27 @@ def test_a_subject_without_such_a_stream_has_no_times_and_is_not_made(monkeypatc
 
     assert not SUBJECTS["plain-cuda"].on_stream
     for name in ("plain-cuda", "ours"):
-        assert device_seconds(replace(SUBJECTS[name], make=unmade), JOB, PAIR) == []
+        assert device_seconds(replace(SUBJECTS[name], make=unmade), JOB, uncalled, PAIR) == []
 
 
 def test_there_are_none_where_torch_finds_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_seconds(SUBJECTS["cuda"], JOB, PAIR) == []
+    assert device_seconds(SUBJECTS["cuda"], JOB, uncalled, PAIR) == []
+    assert transfer_seconds(SUBJECTS["cuda"], JOB) == []
 
 
-def test_calls_on_the_stream_are_counted_after_some_to_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a GPU that is played: an event's time is the square of the calls before it, in milliseconds."""
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A GPU that is played: an event's time is the square of the calls before it, which are counted here, in ms."""
     torch, calls = pytest.importorskip("torch"), []
 
     class Event:
         def __init__(self, **_: bool) -> None:
             self.at = 0
 
-        def record(self, stream: object) -> None:
-            assert stream is played
+        def record(self, of: object) -> None:
+            assert of is stream
             self.at = len(calls) ** 2
 
         def synchronize(self) -> None:
@@ -74,16 +80,34 @@ def test_calls_on_the_stream_are_counted_after_some_to_warm_up(monkeypatch: pyte
         def elapsed_time(self, end: Any) -> float:
             return end.at - self.at
 
-    def make(_: Job) -> Any:
-        assert _options()["user_compute_stream"] == "99"
-        return lambda *_: calls.append(1)
-
-    played = type("Stream", (), {"cuda_stream": 99})()
+    stream = type("Stream", (), {"cuda_stream": 99})()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: played)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: cuda_options())
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    found = device_seconds(replace(SUBJECTS["cuda"], make=make), JOB, PAIR)
-    assert len(calls) == 45
+    return calls
+
+
+def test_calls_on_the_stream_are_counted_after_some_to_warm_up(played: list[int]) -> None:
+    def make(_: Job) -> Any:
+        assert _options()["user_compute_stream"] == "99"
+        return lambda *_: played.append(1)
+
+    found = device_seconds(replace(SUBJECTS["cuda"], make=make), JOB, uncalled, PAIR)
+    assert len(played) == 45
     assert found == pytest.approx([(2 * number + 1) / 1000 for number in range(5, 45)])
     assert "user_compute_stream" not in _options()
+
+
+def test_what_torch_computes_is_not_made_anew(played: list[int]) -> None:
+    """torch takes the stream that is current: a compiled module need not be compiled again."""
+
+    def unmade(_: Job) -> Any:
+        raise AssertionError("it was made")
+
+    def call(*_: object) -> np.ndarray:
+        played.append(1)
+        return np.zeros(1)
+
+    found = device_seconds(replace(SUBJECTS["compile-cuda"], make=unmade), JOB, call, PAIR)
+    assert (len(found), len(played)) == (40, 45)

@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks import runs
 from benchmarks.__main__ import main
+from benchmarks.job import images
 from benchmarks.latency import export_plainly, jobs, sized
 from benchmarks.peers import plain_path
 from benchmarks.schema import read_report
-from benchmarks.subjects import images
 from lpips_runtime import Scorer
 from lpips_runtime.errors import UsageError
 
@@ -89,6 +89,7 @@ def test_run_writes_the_report_and_what_belongs_to_it(
     said = capsys.readouterr()
     assert said.out.splitlines() == [str(tmp_path / name) for name in ("r.json", "r-latency.png", "r.md")]
     assert said.err.splitlines()[1] == "1/2 alex, 1 x 64x48: ours"
+    assert "1/2 alex, 1 x 64x48: round 1 of 1" in said.err.splitlines()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r-latency.png", "r.json", "r.md"]
     one, absent, two, _ = read_report(output)["cells"]
     assert [(cell["width"], cell["height"], cell["batch"], cell["state"]) for cell in (one, two)] == [
@@ -97,7 +98,7 @@ def test_run_writes_the_report_and_what_belongs_to_it(
     ]
     assert (absent["subject"], absent["state"]) == ("int8", "absent")
     assert "no such model" in absent["why"]
-    assert (one.get("calls"), one.get("warm_up"), one.get("wrong"), one.get("error")) == (4, 3, False, None)
+    assert (one.get("calls"), one.get("uncounted"), one.get("wrong"), one.get("error")) == (4, 4, False, None)
     (job, _) = jobs(model, _options("64x48", batch=(1, 2)), "")
     with Scorer(model, provider="cpu", threads=1) as scorer:
         assert one.get("distance") == np.asarray(scorer.score(*images(job)))[0]
@@ -108,6 +109,10 @@ def test_run_writes_the_report_and_what_belongs_to_it(
     [
         (["--sizes", "large"], "--sizes large: give width x height in pixels, as 1920x1080"),
         (["--sizes", "16x16"], "--sizes 16x16: alex takes no side below 31 pixels"),
+        (
+            ["--sizes", "1920x1080", "--batch", "8"],
+            "there is nothing to measure: of the sizes above 512x512 only --batch 1 is",
+        ),
         (["--batch", "0"], "--batch must be at least 1"),
     ],
 )

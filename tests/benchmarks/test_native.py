@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import native
-from benchmarks.job import AbsentError
-from benchmarks.subjects import SUBJECTS, Job, disk_bytes, images
+from benchmarks.job import AbsentError, Job, images
+from benchmarks.subjects import SUBJECTS, disk_bytes
 
 
 def test_its_distances_are_those_of_the_runtime_for_python(exported: Callable[..., list[Path]]) -> None:

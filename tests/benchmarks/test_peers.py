@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
-from benchmarks.job import AbsentError
+from benchmarks.job import AbsentError, Job, images
 from benchmarks.speed import SAME
-from benchmarks.subjects import SUBJECTS, Job, images
+from benchmarks.subjects import SUBJECTS
 from benchmarks.turns import take_turns
 
 JobOf = Callable[..., Job]

@@ -63,8 +63,8 @@ def test_a_layer_of_another_kind_is_not_passed_over() -> None:
 
 def test_share_is_of_the_rate_and_unknown_without_one() -> None:
     flops = 2 * macs("alex", 64, 64) * 8
-    assert share("alex", 64, 64, 8, 0.5, flops / 1e9) == pytest.approx(2.0)
-    assert share("alex", 64, 64, 8, 0.5, None) is None
+    assert share("alex", 64, 64, 16, 0.5, flops / 1e9) == pytest.approx(2.0)
+    assert share("alex", 64, 64, 16, 0.5, None) is None
 
 
 def test_limits_are_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What latency and scaling share: options that no run can have, and a run that is stopped and goes on."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from benchmarks.__main__ import main
 from benchmarks.job import Job
 from benchmarks.schema import read_report
 from benchmarks.turns import Turns, peak_bytes
-from lpips_runtime import Scorer
+from lpips_runtime import Scorer, __version__
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                 asked.append(job.side)
                 if job.side == width:
                     raise KeyboardInterrupt
-                found[name] = Turns([seconds], [seconds], np.array([job.side / 1000]), 1.0, 1.0, 10**8)
+                found[name] = Turns([seconds], [seconds], 4, np.array([job.side / 1000]), 1.0, 1.0, 10**8)
             return found
 
         monkeypatch.setattr(cells, "take_turns", turns)
@@ -111,7 +112,7 @@ def test_another_call_does_not_go_on_with_it(
     stop(64)
     assert main(call) == 130
     capsys.readouterr()
-    assert "was left by another call or machine" in _refused([*call, "--budget", "1min"], capsys)
+    assert "was left by another call, machine or version" in _refused([*call, "--budget", "1min"], capsys)
     asked = stop()
     assert main(call) == 0
     assert asked == [64, 80]
@@ -147,6 +148,7 @@ def test_report_that_cannot_be_written_keeps_what_was_measured(
         (["-o", "r.txt"], "-o r.txt: a report is a file that ends in .json"),
         (["--rounds", "0"], "--rounds and --threads must be at least 1"),
         (["--threads", "-1"], "--rounds and --threads must be at least 1"),
+        (["--within", "soon"], "--within soon: give a time, as 90s or 9min"),
         (["--budget", "lots"], "--budget lots: 'lots' is neither a time, as 90s, nor a size, as 8GB"),
     ],
 )
@@ -175,6 +177,43 @@ def test_models_that_are_not_the_float32_one_of_a_net_each_are_refused(
     said = _refused([command, model, *output], capsys)
     assert said == f"error: {model}: give the float32 model; the others are found beside it"
     assert [path.name for path in tmp_path.iterdir()] == ["folder.json"]
+
+
+def test_what_would_pass_the_time_of_the_run_is_not_run(
+    call: list[str], stop: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    asked = stop()
+    assert main([*call, "--within", "1s"]) == 1
+    assert asked == []
+    cells = read_report(tmp_path / "r.json")["cells"]
+    assert [cell["state"] for cell in cells] == ["not run"] * 3
+    assert all("s that --within leaves" in cell["why"] for cell in cells)
+    assert main([*call, "--within", "9min"]) == 0
+    assert asked == [48, 64, 80]
+
+
+def test_a_run_in_which_nothing_was_measured_says_so_and_fails(
+    call: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cells, "take_turns", lambda of, *_: {name: Turns(absent="not installed") for name in of})
+    assert main(call) == 1
+    said = capsys.readouterr()
+    assert said.err.endswith(f"{tmp_path / 'r.json'}: nothing was measured; it says of each subject why\n")
+    assert {cell["why"] for cell in read_report(tmp_path / "r.json")["cells"]} == {"not installed"}
+    assert not (tmp_path / ".r.json.unfinished").exists()
+
+
+def test_a_report_names_the_project_and_its_models(
+    call: list[str], stop: Callable[..., list[int]], tmp_path: Path, model: str
+) -> None:
+    stop()
+    assert main(call) == 0
+    report = read_report(tmp_path / "r.json")
+    assert report["project"]["version"] == __version__
+    assert report["models"] == {Path(model).name: hashlib.sha256(Path(model).read_bytes()).hexdigest()}
 
 
 def test_a_busy_machine_is_noted(

@@ -9,7 +9,8 @@ import made_up
 import pytest
 
 from benchmarks.machine import described
-from benchmarks.schema import eager_of, fitted, read_report, write_report
+from benchmarks.schema import eager_of, fits_well, fitted, read_report, write_report
+from benchmarks.words import growth
 from lpips_runtime.errors import UsageError
 
 
@@ -99,6 +100,16 @@ def test_cells_are_compared_with_lpips_on_their_own_device() -> None:
     assert eager_of(cell, [on_gpu, eager]) is eager
     assert eager_of(cell | {"device": "cuda"}, [on_gpu, eager]) is on_gpu
     assert eager_of(cell, [on_gpu, made_up.without_figures(eager, "absent", "gone")]) is None
+
+
+@pytest.mark.parametrize(
+    ("exponent", "residual", "fits"),
+    [(1.0, 0.02, True), (1.0, 0.15, True), (1.0, 0.2, False), (3.0, 0.0, False), (-1.5, 0.0, False), (2.99, 0.1, True)],
+)
+def test_an_exponent_at_the_end_or_points_far_off_are_no_fit(exponent: float, residual: float, fits: bool) -> None:
+    fit: Any = {"exponent": exponent, "residual": residual}
+    assert fits_well(fit) is fits
+    assert growth(fit) == (f"{exponent:.2f}" if fits else "none fits")
 
 
 def test_a_fit_is_a_constant_and_a_power() -> None:

@@ -49,7 +49,7 @@ def test_a_newer_report_makes_it_stale(readme: Path) -> None:
 
 
 def test_nets_are_columns_and_what_has_no_time_has_no_number() -> None:
-    lines = latency_table(made_up.latency(), "benchmarks/results/cpu.md").splitlines()
+    lines = latency_table(made_up.latency(), "benchmarks/results/cpu.md", "cpu").splitlines()
     assert "| this project, CPU provider | 13.0 | 10.4 | 234 |" in lines
     assert "| torchmetrics | absent | absent | absent |" in lines
     assert "| lpips 0.1.4, torch.compile | 17.2 | 13.8 | not run |" in lines
@@ -65,14 +65,14 @@ def test_nets_are_columns_and_what_has_no_time_has_no_number() -> None:
 def test_ratios_have_their_quartiles_where_they_are_known() -> None:
     report: Any = made_up.latency()
     report["cells"][0]["times"] = {"p50": 1.39, "q1": 1.36, "q3": 1.42}
-    made = latency_table(report, "x.md")
+    made = latency_table(report, "x.md", "cpu")
     assert "**: this project, CPU provider | 1.39 (1.36 to 1.42) | 1.46 |" in made
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<!-- benchmarks: speed -->\n<!-- end of benchmarks -->", "no table is called 'speed'"),
+        (_MARKED + "<!-- benchmarks: speed -->\n<!-- end of benchmarks -->", "no table is called 'speed'"),
         ("<!-- benchmarks: latency -->\n", "has no <!-- end of benchmarks -->"),
         ("<!-- benchmarks: latency -->\n" + _MARKED, "has no <!-- end of benchmarks -->"),
     ],
@@ -94,9 +94,24 @@ def test_a_marker_without_its_report_is_refused(readme: Path, capsys: pytest.Cap
 
 def test_a_report_without_that_size_makes_no_table() -> None:
     report: Any = made_up.latency()
+    with pytest.raises(UsageError, match="no pair of 256x256 on cuda"):
+        latency_table(report, "benchmarks/results/cpu.md", "cuda")
     report["cells"] = [cell for cell in report["cells"] if cell["batch"] == 8]
-    with pytest.raises(UsageError, match="no pair of 256x256"):
-        latency_table(report, "benchmarks/results/cpu.md")
+    with pytest.raises(UsageError, match="no pair of 256x256 on cpu"):
+        latency_table(report, "benchmarks/results/cpu.md", "cpu")
+
+
+def test_a_report_of_a_machine_that_others_used_makes_no_table() -> None:
+    report: Any = made_up.latency()
+    report["cells"][0]["steady"] = False
+    with pytest.raises(UsageError, match=r"x\.md: others had some of the machine; measure again"):
+        latency_table(report, "x.md", "cpu")
+
+
+def test_a_table_without_its_marker_is_missed(readme: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme.write_text("# Title\n")
+    assert main(["tables", "--check"]) == 2
+    assert "there is no <!-- benchmarks: latency -->" in capsys.readouterr().err
 
 
 def test_the_readme_of_this_project_is_fresh() -> None:

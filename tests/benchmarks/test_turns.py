@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.job import Job, images
 from benchmarks.sets import SETS, sampled
 from benchmarks.speed import SAME, verdict
-from benchmarks.subjects import REUSE, SUBJECTS, Job, images
+from benchmarks.subjects import REUSE, SUBJECTS
 from benchmarks.turns import Turns, asked, quartiles, take_turns
 from lpips_runtime import Scorer
 
