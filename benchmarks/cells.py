@@ -26,8 +26,8 @@ _FAST = 0.05
 _UNSTEADY = 0.1
 # What others may have of the cores without ratios being withheld.
 _OTHERS = 0.05
-# Rounds from which on drift is told.
-_TO_DRIFT = 6
+# Rounds from which on there are ratios round by round, whose quartiles say how sure they are; and drift is told.
+_TO_COMPARE, _TO_DRIFT = 4, 6
 # The rate of `limits` that a subject is held against, by its name; the others have float32's of their device.
 _RATES = {
     "fast-math": "bfloat16",
@@ -128,7 +128,8 @@ def _measured(subject: str, job: Job, turns: Turns, truth: Turns | None, eager: 
         first, *_, last = np.array_split(turns.seconds, 3)
         found["drift"] = float(np.median(last) / np.median(first) - 1)
     # Other work does not slow all subjects alike: then there are no ratios.
-    if found["steady"] and _comparable(eager, turns) and len(eager.seconds) == len(turns.seconds):
+    rounds = len(turns.seconds)
+    if found["steady"] and _comparable(eager, turns) and len(eager.seconds) == rounds >= _TO_COMPARE:
         low, middle, high = np.quantile(np.array(eager.seconds) / turns.seconds, [0.25, 0.5, 0.75])
         found["times"] = Quartiles(p50=float(middle), q1=float(low), q3=float(high))
     return found

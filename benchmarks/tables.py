@@ -18,7 +18,7 @@ from lpips_runtime.output import open_output
 
 from .markdown import table
 from .report import RESULTS
-from .schema import Report, is_ours, read_report
+from .schema import Cell, Report, is_ours, measured, read_report
 from .words import installed, machine_line, number, off, times_as_fast
 
 __all__ = ["README", "TABLES", "Table", "filled", "latency_table", "main"]
@@ -32,43 +32,56 @@ _NETS = ("alex", "squeeze", "vgg")
 
 
 class Table(NamedTuple):
-    """file: a report in benchmarks/results. device: whose cells of it."""
+    """files: reports in benchmarks/results, of one machine and of nets that differ. device: whose cells of them."""
 
-    file: str
+    files: tuple[str, ...]
     device: Literal["cpu", "cuda"]
 
 
-def latency_table(report: Report, name: str, device: Literal["cpu", "cuda"]) -> str:
-    """ms a pair of 256x256, subjects by nets; below it how many times as fast ours are as `lpips`.
+def latency_table(reports: Mapping[str, Report], device: Literal["cpu", "cuda"]) -> str:
+    """ms a pair of 256x256, subjects by nets; below it how many times as fast ours are as `lpips`, and what the reports
+    name without having a figure of it.
 
-    name: the report's document, to be linked to. Raises UsageError if no such pair was measured on the device, or the
-    machine was unsteady.
+    reports: by their documents, which are linked to. Raises UsageError if no such pair was measured on the device, or
+    others had some of the machine.
     """
-    cells: list[Any] = [
-        cell
-        for cell in report["cells"]
-        if (cell["width"], cell["height"], cell["batch"], cell["device"]) == (256, 256, 1, device)
-    ]
-    if not any("ms" in cell for cell in cells):
-        raise UsageError(f"{name}: its report has no pair of 256x256 on {device}")
-    if any(not cell["steady"] for cell in cells if "ms" in cell):
-        raise UsageError(f"{name}: others had some of the machine; measure again while nothing else runs")
+    cells: list[Any] = []
+    for name, report in reports.items():
+        there = [cell for cell in report["cells"] if _wanted(cell, device)]
+        if not any(map(measured, there)):
+            raise UsageError(f"{name}: its report has no pair of 256x256 on {device}")
+        if any(not cell.get("steady") for cell in there if measured(cell)):
+            raise UsageError(f"{name}: others had some of the machine; measure again while nothing else runs")
+        cells += there
     found = {(cell["title"], cell["net"]): cell for cell in cells}
-    nets = sorted({cell["net"] for cell in cells}, key=lambda net: (_NETS.index(net) if net in _NETS else 9, net))
-    titles = list(dict.fromkeys(cell["title"] for cell in cells))
+    nets = sorted(_of_those_measured(cells, "net"), key=lambda net: (_NETS.index(net) if net in _NETS else 9, net))
+    titles = _of_those_measured(cells, "title")
     rows = [[title, *(_shown(found.get((title, net))) for net in nets)] for title in titles]
     for title in titles:
         ratios = []
         for net in nets:
             cell = found.get((title, net))
             of_net = [other for other in cells if other["net"] == net]
-            ratios.append(times_as_fast(cell, of_net) if cell and "ms" in cell and is_ours(cell) else "")
+            ratios.append(times_as_fast(cell, of_net) if cell and measured(cell) and is_ours(cell) else "")
         if any(ratios):
             rows.append([f"**times as fast as `lpips` eager**: {title}", *ratios])
-    threads = " or ".join(str(count) for count in sorted({cell["threads"] for cell in cells}))
-    machine = machine_line(report) if device == "cuda" else report["machine"]["cpu"]
-    made = ", ".join(filter(None, (machine, f"threads: {threads}", installed(report), report["date"])))
-    return f"{table(['ms a pair', *nets], rows)}\n\n{made}: [{name.removeprefix('benchmarks/')}]({name})."
+    parts = [table(["ms a pair", *nets], rows)]
+    left_out = [name for key in ("net", "title") for name in dict.fromkeys(cell[key] for cell in cells)]
+    if left_out := [name for name in left_out if name not in {*nets, *titles}]:
+        parts.append(f"Without a figure, for reasons that the report gives: {'; '.join(left_out)}.")
+    (first, *_), threads = reports.values(), " or ".join(str(n) for n in sorted({cell["threads"] for cell in cells}))
+    machine = machine_line(first) if device == "cuda" else first["machine"]["cpu"]
+    links = " and ".join(f"[{name.removeprefix('benchmarks/')}]({name})" for name in reports)
+    parts.append(", ".join((machine, f"threads: {threads}", installed(first), first["date"])) + f": {links}.")
+    return "\n\n".join(parts)
+
+
+def _wanted(cell: Cell, device: str) -> bool:
+    return (cell["width"], cell["height"], cell["batch"], cell["device"]) == (256, 256, 1, device)
+
+
+def _of_those_measured(cells: Sequence[Any], key: str) -> list[str]:
+    return list(dict.fromkeys(cell[key] for cell in cells if measured(cell)))
 
 
 def _shown(cell: Any) -> str:
@@ -80,7 +93,11 @@ def _shown(cell: Any) -> str:
     return number(cell["ms"]["p50"]) + (f", **{off(cell)}**" if cell["wrong"] else "")
 
 
-TABLES: Mapping[str, Table] = {"latency": Table("cpu.json", "cpu")}
+TABLES: Mapping[str, Table] = {
+    "latency": Table(("cpu.json",), "cpu"),
+    "amx": Table(("xeon-amx.json", "xeon-amx-vgg.json"), "cpu"),
+    "cuda": Table(("h100.json",), "cuda"),
+}
 
 
 def filled(text: str) -> tuple[str, list[str]]:
@@ -98,8 +115,9 @@ def filled(text: str) -> tuple[str, list[str]]:
             raise UsageError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
         if end < 0 or _BEGIN.search(text, begin.end(), end):
             raise UsageError(f"the table {name!r} has no {_END} after it")
-        path = RESULTS / TABLES[name].file
-        made = latency_table(read_report(path), f"benchmarks/results/{path.stem}.md", TABLES[name].device)
+        paths = [RESULTS / file for file in TABLES[name].files]
+        reports = {f"benchmarks/results/{path.stem}.md": read_report(path) for path in paths}
+        made = latency_table(reports, TABLES[name].device)
         made = f"\n\n{made}\n\n"
         if made != text[begin.end() : end]:
             stale.append(name)

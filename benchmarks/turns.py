@@ -7,6 +7,7 @@ process takes its turn when it is asked to by a line on its standard input, and 
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -177,7 +178,8 @@ def _serve(name: str, job: Job, path: str) -> None:
     try:
         score, distances, seconds = prepared(name, job, pair)
     except _reasons() as error:
-        sys.exit(" ".join(str(error).split()))  # a reason in words, without where it was raised
+        # A reason in words, without where it was raised, and where this runs: reports are for others.
+        sys.exit(" ".join(str(error).split()).replace(f"{Path.cwd()}{os.sep}", ""))
 
     def turn() -> dict:
         return {"seconds": [_seconds(score, pair) for _ in range(1 + subject.calls)][1:]}

@@ -28,9 +28,9 @@ LIMITS = {"float32": 100.0, "bfloat16": 400.0}
 
 
 def _turns(*distances: float, seconds: float = 0.01, **more: Any) -> Turns:
-    calls = [seconds] * 8
+    calls = [seconds] * 16
     given = {"distances": np.array(distances), "started": 1.5, "first": 1.0, "peak": 200_000_000, "uncounted": 5}
-    return Turns(**{"seconds": calls[:2], "calls": calls, **given, **more})
+    return Turns(**{"seconds": calls[:4], "calls": calls, **given, **more})
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_figures_of_a_cell(taken: Callable[..., list[str]]) -> None:
     taken(ours=_turns(0.5, 0.25), eager=_turns(0.5, 0.25, seconds=0.03))
     ours = _measure("eager", "ours")["ours"]
     assert ours["ms"] == pytest.approx(dict.fromkeys(("p50", "p90", "p99", "q1", "q3", "fastest"), 10.0))
-    assert (ours["calls"], ours["uncounted"], ours["peak_bytes"], ours["first_seconds"]) == (8, 5, 200_000_000, 1.5)
+    assert (ours["calls"], ours["uncounted"], ours["peak_bytes"], ours["first_seconds"]) == (16, 5, 200_000_000, 1.5)
     assert (ours["pairs"], ours["steady"], ours["transfer_ms"]) == (2, True, None)
     assert ours["pairs_per_second"] == pytest.approx(200)
     assert ours["times"] == pytest.approx({"p50": 3, "q1": 3, "q3": 3})
@@ -122,6 +122,18 @@ def test_on_a_gpu_answers_are_held_against_float32_and_times_against_what_torch_
     assert found["eager-cuda"]["wrong"] is False
     taken(**{"cuda": _turns(0.5, 0.2505), "eager-cuda-float32": _turns(0.5, 0.25)})
     assert _measure("cuda", "eager-cuda-float32")["cuda"]["wrong"] is True
+
+
+def test_few_rounds_say_nothing_of_how_sure_a_ratio_is(taken: Callable[..., list[str]]) -> None:
+    taken(ours=_turns(0.5, seconds=0.01), eager=_turns(0.5, seconds=0.03))
+    assert "times" in _measure("eager", "ours")["ours"]
+    few = {name: _turns(0.5, seconds=seconds) for name, seconds in (("ours", 0.01), ("eager", 0.03))}
+    for turns in few.values():
+        turns.seconds = turns.seconds[:3]
+    taken(**few)
+    found = _measure("eager", "ours")
+    assert "times" not in found["ours"]
+    assert times_as_fast(found["ours"], list(found.values())) == "3.00"
 
 
 @pytest.mark.parametrize(("others", "steady"), [(None, True), (0.0, True), (0.05, True), (0.06, False), (0.5, False)])

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import tables
 from benchmarks.__main__ import main
 from benchmarks.schema import write_report
-from benchmarks.tables import README, filled, latency_table
+from benchmarks.tables import README, Table, filled, latency_table
 from lpips_runtime.errors import UsageError
 
 _MARKED = "# Title\n\n<!-- benchmarks: latency -->\nold\n<!-- end of benchmarks -->\n\nmore\n"
@@ -19,6 +19,7 @@ _MARKED = "# Title\n\n<!-- benchmarks: latency -->\nold\n<!-- end of benchmarks 
 def readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
+    monkeypatch.setattr(tables, "TABLES", {"latency": Table(("cpu.json",), "cpu")})
     write_report(tmp_path / "cpu.json", made_up.latency())
     (tmp_path / "README.md").write_text(_MARKED)
     return tmp_path / "README.md"
@@ -49,9 +50,10 @@ def test_a_newer_report_makes_it_stale(readme: Path) -> None:
 
 
 def test_nets_are_columns_and_what_has_no_time_has_no_number() -> None:
-    lines = latency_table(made_up.latency(), "benchmarks/results/cpu.md", "cpu").splitlines()
+    lines = latency_table({"benchmarks/results/cpu.md": made_up.latency()}, "cpu").splitlines()
     assert "| this project, CPU provider | 13.0 | 10.4 | 234 |" in lines
-    assert "| torchmetrics | absent | absent | absent |" in lines
+    assert "Without a figure, for reasons that the report gives: torchmetrics." in lines
+    assert not [line for line in lines if line.startswith("| torchmetrics")]
     assert "| lpips 0.1.4, torch.compile | 17.2 | 13.8 | not run |" in lines
     assert "| piq, its own weights | - | - | 5400, **WRONG, 3 % off** |" in lines
     assert "| **times as fast as `lpips` eager**: this project, CPU provider | 1.46 | 1.46 | 1.46 |" in lines
@@ -65,7 +67,7 @@ def test_nets_are_columns_and_what_has_no_time_has_no_number() -> None:
 def test_ratios_have_their_quartiles_where_they_are_known() -> None:
     report: Any = made_up.latency()
     report["cells"][0]["times"] = {"p50": 1.39, "q1": 1.36, "q3": 1.42}
-    made = latency_table(report, "x.md", "cpu")
+    made = latency_table({"x.md": report}, "cpu")
     assert "**: this project, CPU provider | 1.39 (1.36 to 1.42) | 1.46 |" in made
 
 
@@ -95,17 +97,27 @@ def test_a_marker_without_its_report_is_refused(readme: Path, capsys: pytest.Cap
 def test_a_report_without_that_size_makes_no_table() -> None:
     report: Any = made_up.latency()
     with pytest.raises(UsageError, match="no pair of 256x256 on cuda"):
-        latency_table(report, "benchmarks/results/cpu.md", "cuda")
+        latency_table({"x.md": report}, "cuda")
     report["cells"] = [cell for cell in report["cells"] if cell["batch"] == 8]
     with pytest.raises(UsageError, match="no pair of 256x256 on cpu"):
-        latency_table(report, "benchmarks/results/cpu.md", "cpu")
+        latency_table({"x.md": report}, "cpu")
 
 
 def test_a_report_of_a_machine_that_others_used_makes_no_table() -> None:
     report: Any = made_up.latency()
     report["cells"][0]["steady"] = False
     with pytest.raises(UsageError, match=r"x\.md: others had some of the machine; measure again"):
-        latency_table(report, "x.md", "cpu")
+        latency_table({"x.md": report}, "cpu")
+
+
+def test_nets_of_two_reports_stand_in_one_table_that_links_to_both() -> None:
+    first, second = made_up.latency(), made_up.latency()
+    first["cells"] = [cell for cell in first["cells"] if cell["net"] != "vgg"]
+    second["cells"] = [cell for cell in second["cells"] if cell["net"] == "vgg"]
+    apart = latency_table({"a.md": first, "b.md": second}, "cpu").splitlines()
+    whole = latency_table({"a.md": made_up.latency()}, "cpu").splitlines()
+    assert apart[:-1] == whole[:-1]
+    assert apart[-1].endswith(": [a.md](a.md) and [b.md](b.md).")
 
 
 def test_a_table_without_its_marker_is_missed(readme: Path, capsys: pytest.CaptureFixture[str]) -> None:
