@@ -2,8 +2,8 @@
 
 OpenVINO keeps channels last. What `metric` writes over [channels, positions] costs it a reordering of each tap; what is
 written here stays in its layout, sums over channels being convolutions with one output. In bfloat16 on AMX that takes
-two thirds of the time on SqueezeNet and three quarters on AlexNet, and comes nearer to float32, since a convolution
-adds up in float32; ONNX Runtime's CPU provider takes a third longer for it (docs/graph.md, `benchmarks tail`).
+0.6 of the time on SqueezeNet and 0.76 on AlexNet, and comes nearer to float32, since a convolution adds up in float32;
+ONNX Runtime's CPU provider takes longer for it (docs/graph.md, `benchmarks tail`).
 """
 
 from collections.abc import Sequence
