@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
@@ -53,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+    except Exception:  # noqa: BLE001
+        # Not with Python's exit code of 1, which would be an answer.
+        traceback.print_exc()
+        return 3
 
 
 if __name__ == "__main__":

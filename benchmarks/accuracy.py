@@ -27,7 +27,7 @@ import numpy as np
 from lpips_export.agreement import SMALL, Agreement, agreement
 from lpips_runtime import Scorer
 from lpips_runtime.contract import BACKBONE_SHA256, ModelInfo
-from lpips_runtime.output import open_output
+from lpips_runtime.output import open_output, reported
 from lpips_runtime.say import say
 
 from .judged import LAYOUTS, Judged, judged
@@ -154,7 +154,7 @@ def measured(options: argparse.Namespace, sets: Sequence[Judged]) -> int:
     print("\n" + "; ".join(f"{name}: {of['provider']}{', fast-math' * of['fast_math']}" for name, of in made_by))
     report["unused"] = len(unused) + failed
     if options.json:
-        with open_output(options.json, atomic=True) as file:
+        with open_output(options.json, atomic=True) as file, reported(options.json):
             file.write(json.dumps(report, indent=2) + "\n")
     return report["unused"]
 

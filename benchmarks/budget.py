@@ -20,8 +20,8 @@ from .subjects import find
 __all__ = ["Budget", "Forecast", "parse_seconds"]
 
 # Of a subject that was never seen: this share of the machine's matrix speed, and until it is ready so many seconds and
-# so much memory, in PyTorch and without it. Roughly: what is measured replaces them.
-_SHARE, _IN_TORCH, _WITHOUT = 0.4, (10.0, 600e6), (2.0, 200e6)
+# so much memory: compiled by PyTorch, in it, and without it. Roughly: what is measured replaces them.
+_SHARE, _COMPILED, _IN_TORCH, _WITHOUT = 0.4, (40.0, 700e6), (10.0, 600e6), (2.0, 200e6)
 # Twice what this project takes for a pixel.
 _TIMES_OURS = 2
 
@@ -99,7 +99,7 @@ class Forecast:
         if seen is None or cell is None:
             a_call = 2 * work / ((self.gflops or 50) * 1e9 * _SHARE)
             images = _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels
-            ready, fixed = _IN_TORCH if subject.in_torch else _WITHOUT
+            ready, fixed = _COMPILED if subject.compiled else _IN_TORCH if subject.in_torch else _WITHOUT
             return {"seconds": ready + calls * a_call, "bytes": fixed + images}
         a_call = cell["ms"]["p99"] / 1e3 * work / _work(name, seen)
         before = seen.shape[0] * seen.shape[1] * seen.batch

@@ -38,6 +38,8 @@ _RATES = {
     ),
     **dict.fromkeys(("cuda-half", "eager-cuda-half", "compile-cuda-half", "tensorrt-half", "rtx-half"), "cuda half"),
 }
+# Those whose type torch multiplies no matrices in.
+_NOT_MEASURED = {"int8", "tensorrt-int8"}
 _FLOAT32 = {"cpu": "float32", "cuda": "cuda float32"}
 
 
@@ -52,7 +54,8 @@ def measure(
     """The cells of subjects that take turns, in their order, without shares. of, told, until: as of take_turns."""
     predicted = {name: forecast.predict(*one, rounds) for name, one in of.items()}
     why = budget.passed(predicted, _first(of, predicted), until - time.monotonic())
-    found = take_turns({name: one for name, one in of.items() if name not in why}, rounds, told, until)
+    run = {name: one for name, one in of.items() if name not in why}
+    found = take_turns(run, rounds, told, until, budget.seconds) if run else {}
     cells: list[Cell] = []
     for name, (subject, job) in of.items():
         turns = found.get(name, Turns())
@@ -101,10 +104,9 @@ def _measured(subject: str, job: Job, turns: Turns, truth: Turns | None, eager: 
     row = find(subject)
     pairs, _ = row.counts(job.batch)
     # A reference that is no number makes itself wrong, not those that are held against it.
-    error = None
-    if _comparable(truth, turns):
-        worst = float(np.abs(turns.distances / truth.distances - 1).max())
-        error = worst if np.isfinite(truth.distances).all() else None
+    answers, error = np.stack([turns.distances, *turns.later]), None
+    if _comparable(truth, turns) and np.isfinite(truth.distances).all():
+        error = float(np.abs(answers / truth.distances - 1).max())
     found: dict[str, Any] = {
         "calls": len(turns.calls),
         "uncounted": turns.uncounted,
@@ -117,10 +119,10 @@ def _measured(subject: str, job: Job, turns: Turns, truth: Turns | None, eager: 
         "first_seconds": turns.started,
         "installed_bytes": disk_bytes(subject, job),
         "share": None,
+        "limit": None,
         "distance": float(turns.distances[0]) if np.isfinite(turns.distances[0]) else None,
         "error": error if error is None or np.isfinite(error) else None,
-        "wrong": not np.isfinite(turns.distances).all()
-        or (error is not None and not error <= (SAME if row.exact else _FAST)),
+        "wrong": not np.isfinite(answers).all() or (error is not None and not error <= (SAME if row.exact else _FAST)),
         "others": turns.others,
         "steady": (turns.others or 0) <= _OTHERS,
     }
@@ -151,11 +153,14 @@ def set_shares(cells: Sequence[Cell], limits: Mapping[str, float | None], thread
         if cell["device"] == "cpu" and cell["threads"] != threads:
             continue
         # Where a type is imitated, it is no limit: the kernels are float32's.
-        rates = [limits.get(rate) for rate in (_FLOAT32[cell["device"]], _RATES.get(cell["subject"], ""))]
+        names = {_FLOAT32[cell["device"]], _RATES.get(cell["subject"], _FLOAT32[cell["device"]])}
+        rates = {name: rate for name in names if (rate := limits.get(name))}
+        if cell["subject"] in _NOT_MEASURED or not rates:
+            continue
+        cell["limit"] = max(rates, key=lambda name: rates[name])
         _, encoded = find(cell["subject"]).counts(cell["batch"])
         seconds = cell["ms"]["p50"] / 1e3  # pyright: ignore[reportTypedDictNotRequiredAccess]
-        size = cell["height"], cell["width"]
-        cell["share"] = share(cell["net"], *size, encoded, seconds, max(filter(None, rates), default=None))
+        cell["share"] = share(cell["net"], cell["height"], cell["width"], encoded, seconds, rates[cell["limit"]])
 
 
 def spread(seconds: Sequence[float]) -> Spread:
@@ -164,29 +169,39 @@ def spread(seconds: Sequence[float]) -> Spread:
     return Spread(p50=p50, p90=p90, p99=p99, q1=q1, q3=q3, fastest=min(seconds) * 1e3)
 
 
-def unsteady(cells: Sequence[Any], what: str) -> list[str]:
-    """Notes if the machine was not itself while these were measured. what: it was, in words."""
-    there = [cell for cell in cells if "ms" in cell]
+def unsteady(cells: Sequence[Any], rounds: int, what: str) -> list[str]:
+    """Notes if the machine was not itself while these were measured, or there was no time for all rounds. what: it was,
+    in words."""
+    there = [cell for cell in cells if measured(cell)]
+    others = [cell["others"] for cell in there if cell["others"] is not None]
     # Words, from which value on they are said, and the values, of which the median subject's counts.
     rows = (
         (
-            "others had {:.0%} of the cores while {} was measured; there are no ratios, since that slows no two alike",
+            "unsteady: others had {:.0%} of the cores while {} was measured; there are no ratios, since that slows no "
+            "two alike",
             _OTHERS,
-            [cell["others"] for cell in there if cell.get("others") is not None],
+            others,
         ),
         (
-            "half of the calls on {1} spread over {0:.0%} of the median; see the quartiles of ratios",
+            "unsteady: half of the calls on {1} spread over {0:.0%} of the median; ratios are as sure as their "
+            "quartiles",
             _UNSTEADY,
             [(cell["ms"]["q3"] - cell["ms"]["q1"]) / cell["ms"]["p50"] for cell in there],
         ),
         (
-            "calls on {1} drifted by {0:.0%} from the first rounds to the last; see the quartiles of ratios",
+            "unsteady: calls on {1} drifted by {0:.0%} from the first rounds to the last; ratios are as sure as their "
+            "quartiles",
             _UNSTEADY,
             [abs(cell["drift"]) for cell in there if "drift" in cell],
         ),
     )
-    return [
-        f"unsteady: {words.format(middle, what)}"
+    notes = [
+        words.format(middle, what)
         for words, limit, values in rows
         if values and (middle := float(np.median(values))) > limit
     ]
+    if there and not others:
+        notes.append(f"what others had of the cores while {what} was measured is not known on this system")
+    if fewest := [cell["calls"] for cell in there if cell["calls"] < rounds * find(cell["subject"]).calls]:
+        notes.append(f"there was no time for all rounds of {what}: some subjects have {min(fewest)} calls")
+    return notes

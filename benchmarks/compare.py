@@ -29,7 +29,7 @@ from lpips_export.agreement import SMALL, Agreement, agreement
 from lpips_export.int8 import rank_limit
 from lpips_runtime import Scorer
 from lpips_runtime.errors import InputError
-from lpips_runtime.output import open_output
+from lpips_runtime.output import open_output, reported
 from lpips_runtime.say import say
 
 from .judged import Judged
@@ -42,6 +42,9 @@ __all__ = ["Timing", "differences", "main", "misses", "timing"]
 
 # What a p-value must be below for a difference in time to be called one.
 _SIGNIFICANT = 0.01
+
+# The least p of Wilcoxon's test in n rounds is 2 / 2^n.
+_ROUNDS = 8
 
 # scipy finds 0.9999999999999999 between an array and itself.
 _ROUNDING = 1e-12
@@ -137,7 +140,7 @@ def compared(options: argparse.Namespace, sets: Sequence[Judged]) -> int:
         },
     }
     if options.json:
-        with open_output(options.json, atomic=True) as file:
+        with open_output(options.json, atomic=True) as file, reported(options.json):
             file.write(json.dumps(report, indent=2) + "\n")
     _print(options, report, how, took, seconds)
     print("\nthe same within the limits" if not missed else f"\nnot the same: {'; '.join(missed)}")
@@ -198,8 +201,8 @@ def main(arguments: Sequence[str]) -> int:
         options.min_rank = rank_limit(options.max_difference)
     if not -1 <= options.min_rank <= 1:
         parser.error("--min-rank must be from -1 to 1")
-    if options.rounds < 1 or options.side < 1:
-        parser.error("--rounds and --side must be at least 1")
+    if options.rounds < _ROUNDS or options.side < 1:
+        parser.error(f"--rounds must be at least {_ROUNDS}, since fewer cannot show a difference, and --side 1")
     pictures = photographs(options.photos, options.side, 1) if options.photos else list(cut_photographs())
     if not pictures:
         print(f"error: {options.photos}: no image of {options.side} pixels or more", file=sys.stderr)

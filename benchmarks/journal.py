@@ -31,6 +31,7 @@ class Journal:
         self.path = report.with_name(f".{report.name}.unfinished")
         self.steps: dict[str, list[Cell]] = {}
         self.limits: dict[str, float | None] = {}
+        self.began: list[str] = []
         self._call = call
 
     def __enter__(self) -> Journal:
@@ -60,6 +61,8 @@ class Journal:
             for entry in map(json.loads, lines[1:]):
                 if "limits" in entry:
                     self._better(entry["limits"])
+                elif "began" in entry:
+                    self.began.append(entry["began"])
                 else:
                     self.steps[entry["step"]] = entry["cells"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -74,6 +77,11 @@ class Journal:
     def add(self, step: str, cells: list[Cell]) -> None:
         self._append({"step": step, "cells": cells})
         self.steps[step] = cells
+
+    def add_beginning(self, words: str) -> None:
+        """Of each of the pieces that a run was stopped between: when it began, and what was said of the machine."""
+        self._append({"began": words})
+        self.began.append(words)
 
     def add_limits(self, limits: Mapping[str, float | None]) -> None:
         """What a machine does varies with what else it has to do: of several measurements the best counts."""

@@ -1,6 +1,7 @@
 """The machine that a report was made on: what a reader needs to know whether its figures are theirs."""
 
 import ctypes
+import hashlib
 import math
 import os
 import platform
@@ -44,8 +45,8 @@ class Machine(TypedDict):
 
 
 class Project(TypedDict):
-    """version: of its distributions. commit: of the checkout, with "-dirty" after it if files were changed; None where
-    there is none."""
+    """version: of its distributions. commit: of the checkout, with "-dirty" and a hash of what was changed after it;
+    None where there is none."""
 
     version: str
     commit: str | None
@@ -93,12 +94,18 @@ def described() -> Machine:
 
 def project() -> Project:
     """What measures and is measured."""
-    call = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = None
     with suppress(OSError, subprocess.SubprocessError):
-        where = Path(__file__).parent
-        commit = subprocess.run(call, cwd=where, capture_output=True, text=True, check=True).stdout.strip()
-    return {"version": __version__, "commit": commit or None}
+        commit = _git("rev-parse", "--short=12", "HEAD").decode().strip()
+        if edited := _git("diff", "HEAD", "--", "*.py"):
+            commit += f"-dirty-{hashlib.sha256(edited).hexdigest()[:8]}"
+    return {"version": __version__, "commit": commit}
+
+
+def _git(*arguments: str) -> bytes:
+    call = ["git", *arguments]
+    root = Path(__file__).parents[1]
+    return subprocess.run(call, cwd=root, capture_output=True, check=True).stdout
 
 
 def _linux_flags() -> set[str]:

@@ -15,7 +15,8 @@ MADE_BY = "<!-- Made by `python -m benchmarks report`, from "
 
 _CALL = """\
 Times are milliseconds of a call, on the wall clock, from 8-bit arrays in the host's memory to the distances there. No
-call that was counted is left out as an outlier."""
+call that was counted is left out as an outlier. PyTorch is given views of the arrays, with channels last in memory, as
+`lpips.im2tensor` gives them; where a title says contiguous, channels first, as torchvision's ToTensor does."""
 _WRONG = "A distance that had to be the reference's and is not is marked WRONG."
 _MEANING = {
     "latency": f"""\
@@ -23,18 +24,21 @@ _MEANING = {
 
 - p50, p90, p99: percentiles of the `calls` that count, of all that were made: some to warm up do not, nor the first of
   each turn. Of fewer than 100, p99 is next to the slowest. GPU: p50 by CUDA events, the ways there and back and waiting
-  for the host included; transfers: those ways by themselves.
+  for the host included; transfers: those ways by themselves. Engines and the plain export have streams of their own,
+  on which none is timed.
 - times as fast: as `lpips` eager on the same device, as it comes; median and quartiles of the rounds. None where
   others had some of the machine.
 - first number: from the start of the process; for torch.compile with nothing compiled before. memory: resident, at its
   peak. installed: on the disk, with the model's file if it is an ONNX graph or an engine; the weights that PyTorch
   packages download when they are first used come on top.
-- share of the limit: what the convolutions multiply in p50, of what this machine does in products of matrices.
+- share of the limit: what the convolutions multiply in p50, of what this machine does in products of matrices of that
+  type. It can be more than all, since there are ways to convolve with fewer products.
 - distance: of the first pair; how far off, is the worst of the batch, relative to `lpips` in float32. {_WRONG}""",
     "scaling": f"""\
 {_CALL} A call scores the whole batch, or compares all images of a set; shown are medians (p50). {_WRONG}
 The fit is constant + per unit * n^exponent, with n as the table's first column; residual is how far a point is from it
-at most. Where that is more than 15 %, or the exponent at the end of those that were tried, none fits.""",
+at most. Where that is more than 15 %, or the exponent at the end of those that were tried, none fits. Curves of fewer
+than five points have no fit.""",
 }
 
 # Column -> what stands in it, of a cell and those of the same size; empty where nothing is known.
@@ -50,7 +54,7 @@ _COLUMNS: dict[str, Callable[[Any, list[Cell]], str]] = {
     "first number, s": lambda cell, _: number(cell["first_seconds"]),
     "memory, MB": lambda cell, _: f"{cell['peak_bytes'] / 1e6:.0f}",
     "installed, MB": lambda cell, _: _known(lambda size: f"{size / 1e6:.0f}", cell["installed_bytes"]),
-    "share of the limit": lambda cell, _: _known(percent, cell["share"]),
+    "share of the limit": lambda cell, _: _known(lambda share: f"{percent(share)} of {cell['limit']}", cell["share"]),
     "distance": lambda cell, _: _distance(cell),
 }
 
@@ -135,7 +139,7 @@ def _latency(report: Report) -> list[str]:
     parts = []
     for size, group in groupby(sorted(report["cells"], key=size_of), size_of):
         cells = list(group)
-        there = sorted((cell for cell in cells if "ms" in cell), key=lambda cell: cell["ms"]["p50"])
+        there: list[Any] = sorted(filter(measured, cells), key=lambda cell: cell["ms"]["p50"])  # pyright: ignore
         parts.append(f"## {size[0]}, {work(*size[1:])}")
         if there:
             rows = [[cell["subject"], cell["title"], *(of(cell, cells) for of in _COLUMNS.values())] for cell in there]
@@ -156,7 +160,7 @@ def _scaling(report: Report) -> list[str]:
             subjects = list(dict.fromkeys(cell["subject"] for cell in there))
             found = {(cell["at"], cell["subject"]): _time(cell) for cell in there}
             rows = [
-                [f"{at:g}", *(found.get((at, subject), "") for subject in subjects)]
+                [f"{at:.0f}", *(found.get((at, subject), "") for subject in subjects)]
                 for at in sorted({cell["at"] for cell in there})
             ]
             parts.append(table([AGAINST[against], *subjects], rows))
@@ -169,10 +173,11 @@ def _scaling(report: Report) -> list[str]:
                     number(fit["constant_ms"]),
                     number(fit["per_unit_ms"]),
                     percent(fit["residual"]),
+                    f"{fit['points']}",
                 ]
                 for fit in fits
             ]
-            parts.append(table(["fit of", "exponent", "constant, ms", "per unit, ms", "residual"], rows))
+            parts.append(table(["fit of", "exponent", "constant, ms", "per unit, ms", "residual", "points"], rows))
         parts += _missing([cell for cell in cells if not measured(cell)])
     return parts
 

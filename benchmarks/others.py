@@ -16,10 +16,14 @@ class Others:
 
     def __init__(self, pids: Iterable[int], proc: Path = _PROC) -> None:
         self._pids, self._proc = [os.getpid(), *pids], proc
+        self._cores = (
+            {f"cpu{number}" for number in os.sched_getaffinity(0)} if hasattr(os, "sched_getaffinity") else set()
+        )
         self._began, self._busy, self._own = time.monotonic(), self._all(), self._ours()
 
     def share(self) -> float | None:
-        """Of all that the cores could do since then, what others had, 0 to 1; None where the system does not say.
+        """Of all that the cores which this process may use could do since then, what others had, 0 to 1; None where the
+        system does not say.
 
         What a hypervisor gave to other machines counts. See proc_stat(5) and proc_pid_stat(5): both count in hundredths
         of a second, as a rule, so that little can be said of less than a second.
@@ -27,17 +31,19 @@ class Others:
         now = self._all()
         if self._busy is None or now is None:
             return None
-        cores = os.cpu_count() or 1
         others = now - self._busy - (self._ours() - self._own)
-        return min(1.0, max(0.0, others / (cores * (time.monotonic() - self._began))))
+        return min(1.0, max(0.0, others / (len(self._cores) * (time.monotonic() - self._began))))
 
     def _all(self) -> float | None:
-        """Seconds of all cores that were not idle: user, nice, system, irq, softirq, steal."""
-        with suppress(OSError, ValueError, IndexError):
-            times = list(map(int, (self._proc / "stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]))
-            user, nice, system, _idle, _iowait, irq, softirq, steal = times[:8]
-            return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return None
+        """Seconds of these cores that were not idle: user, nice, system, irq, softirq, steal."""
+        total, found = 0, 0
+        with suppress(OSError, ValueError):
+            for line in (self._proc / "stat").read_text(encoding="ascii").splitlines():
+                name, *rest = line.split()
+                if name in self._cores:
+                    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, rest[:8])
+                    total, found = total + user + nice + system + irq + softirq + steal, found + 1
+        return total / os.sysconf("SC_CLK_TCK") if found == len(self._cores) > 0 else None
 
     def _ours(self) -> float:
         """Seconds of these processes, that of their ended children included."""

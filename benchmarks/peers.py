@@ -110,9 +110,14 @@ def in_torch(
     scaled: Callable[[Tensor], Tensor] = symmetric,
     autocast: str = "",
     tf32: bool | None = None,
+    contiguous: bool = False,
     compiled: bool = False,
 ) -> Callable[[Job], Score]:
     """A metric of PyTorch's. On a GPU 8-bit images go there, numbers come back: both count, for ours too.
+
+    The tensors are views of the images: channels last in memory, as `lpips.im2tensor` and a permuted array have them.
+    contiguous: channels first, as torchvision's ToTensor has them, which costs a copy; how long convolutions take
+    depends on it, on some nets by a factor of two.
 
     scaled: 8-bit values to those that the metric takes. autocast: to which type; none if empty. tf32: whether a GPU may
     round to it; None: as torch comes. compiled: with nothing in Inductor's cache, so that its first number is that of a
@@ -135,7 +140,8 @@ def in_torch(
         kind = getattr(torch, autocast) if autocast else None
 
         def tensor(image: np.ndarray) -> Tensor:
-            return scaled(torch.from_numpy(image).to(device).permute(0, 3, 1, 2))
+            planes = torch.from_numpy(image).to(device).permute(0, 3, 1, 2)
+            return scaled(planes.contiguous() if contiguous else planes)
 
         @torch.no_grad()
         def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from lpips_runtime.errors import UsageError
 from lpips_runtime.output import replacing, reported
 
 from .labels import place_labels
-from .schema import AGAINST, Cell, Report, fits_well, fitted, is_ours
+from .schema import AGAINST, Cell, Report, fits_well, fitted, is_ours, measured
 from .words import growth, held, machine_line, number, off, size_of, work
 
 __all__ = ["draw", "made_from", "pictures"]
@@ -64,7 +64,7 @@ def pictures(report: Report) -> dict[str, tuple[str, Drawing]]:
             found["error"] = "Error against latency", _error
     if report["command"] == "scaling":
         for against in AGAINST:
-            if any(cell.get("against") == against and "ms" in cell for cell in report["cells"]):
+            if any(cell.get("against") == against and measured(cell) for cell in report["cells"]):
                 name = against.replace(",", "").replace(" ", "-")
                 found[name] = f"Time against {against}", _scaling(against)
     return found
@@ -103,7 +103,7 @@ def made_from(path: Path) -> str | None:
 
 def _main_cells(report: Report) -> list[Any]:
     """The measured cells of the size that is drawn, of all nets, each net's fastest first."""
-    there: list[Any] = [cell for cell in report["cells"] if "ms" in cell]
+    there: list[Any] = [cell for cell in report["cells"] if measured(cell)]
     sizes = [size_of(cell)[1:] for cell in there]
     chosen = next((size for size in sizes if size[:3] == _MAIN), next(iter(sizes), None))
     return sorted(
@@ -241,7 +241,7 @@ def _error(page: Any, report: Report) -> None:
 
 def _scaling(against: str) -> Drawing:
     def drawing(page: Any, report: Report) -> None:
-        cells: list[Any] = [cell for cell in report["cells"] if cell.get("against") == against and "ms" in cell]
+        cells: list[Any] = [cell for cell in report["cells"] if cell.get("against") == against and measured(cell)]
         nets = list(_nets(cells))
         subjects = list(dict.fromkeys(cell["subject"] for cell in cells))
         page.set_size_inches(_WIDTH, 3.6 + 0.17 * len(subjects))
@@ -276,7 +276,7 @@ def _curve(axes: Any, report: Report, cells: list[Any], place: int) -> None:
     ]
     label = f"{subject}, $n^{{{growth(fits[0])}}}$" if any(map(fits_well, fits)) else subject
     at = [cell["at"] for cell in cells]
-    for fit in fits:
+    for fit in filter(fits_well, fits):
         line = np.geomspace(min(at), max(at), 60)
         axes.plot(line, fitted(fit, line), color=colour, lw=1.2, alpha=0.8)
     for cell in cells:

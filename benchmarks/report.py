@@ -11,6 +11,7 @@ compared by the report that they say they were made from, not by their pixels.
 import argparse
 import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from lpips_runtime.errors import UsageError
@@ -20,7 +21,7 @@ from .markdown import MADE_BY, as_markdown
 from .plots import draw, made_from, pictures
 from .schema import Report, read_report
 
-__all__ = ["RESULTS", "main", "make", "stale"]
+__all__ = ["RESULTS", "check", "main", "make", "stale"]
 
 # Of the machines that the documents speak of.
 RESULTS = Path(__file__).with_name("results")
@@ -31,9 +32,8 @@ def make(path: Path) -> list[Path]:
 
     Raises UsageError if it is no report, if matplotlib is missing, or if somebody wrote the Markdown by hand.
     """
+    check(path)
     report, sha256, document = read_report(path), _sha256(path), path.with_suffix(".md")
-    if document.exists() and not document.read_text(encoding="utf-8").startswith(MADE_BY):
-        raise UsageError(f"{document}: was not made from a report and is left alone; rename it or {path.name}")
     written = []
     for name in pictures(report):
         written.append(_picture(path, name))
@@ -41,6 +41,16 @@ def make(path: Path) -> list[Path]:
     with open_output(document, atomic=True) as file, reported(document):
         file.write(_text(path, report))
     return [*written, document]
+
+
+def check(path: Path) -> None:
+    """Before anything is measured for a report at this path: raises UsageError for what would keep `make` from it."""
+    document = path.with_suffix(".md")
+    with reported(document):
+        if document.exists() and not document.read_bytes().startswith(MADE_BY.encode()):
+            raise UsageError(f"{document}: was not made from a report and is left alone; rename it or {path.name}")
+    if find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib; pip install '.[bench]'")
 
 
 def stale(path: Path) -> list[str]:

@@ -23,12 +23,14 @@ from .job import Job
 from .journal import Journal
 from .machine import described, project
 from .physical import limits
-from .report import make
+from .report import check, make
 from .schema import Report, measured
 
 __all__ = ["Step", "add_options", "measured_steps", "model_info", "models_at_hand", "published"]
 
 _SECONDS, _SHARE_OF_MEMORY = 120.0, 0.7
+# What runs just before counts in it for a minute.
+_LOAD = 0.5
 
 
 class Step(NamedTuple):
@@ -76,6 +78,7 @@ def models_at_hand(options: argparse.Namespace) -> list[Path]:
         raise UsageError(f"--within {options.within}: give a time, as 90s or 9min")
     if min(options.rounds, options.threads) < 1:
         raise UsageError("--rounds and --threads must be at least 1")
+    check(options.output)
     found = options.models or [
         path for net in ("alex", "squeeze", "vgg") if (path := Path(f"artifacts/lpips_{net}_fp32.onnx")).exists()
     ]
@@ -106,13 +109,11 @@ def measured_steps(
     plan: gives them for a folder that the subjects of all share, the least work first: what it took says what the next
     will take. Raises UsageError, also if another call's journal is in the way, and OutputError.
     """
-    until = time.monotonic() + ((parse_seconds(options.within) if options.within else None) or math.inf)
+    within = parse_seconds(options.within)
+    until = time.monotonic() + (math.inf if within is None else within)
     machine = described()
     usual = Budget(_SECONDS, _SHARE_OF_MEMORY * (machine["memory_bytes"] or 8e9))
     budget = Budget.parse(options.budget, usual)
-    notes: list[str] = []
-    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.5:
-        notes.append(f"the machine had other work when this began: a load of {load:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         steps = plan(folder)
         if not steps:
@@ -127,6 +128,8 @@ def measured_steps(
             "models": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(models)},
         }
         with Journal(options.output, of_call) as journal:
+            journal.add_beginning(f"{date.today().isoformat()}{_load()}")
+            notes = _of_pieces(journal.began)
             _measure_limits(journal, options.threads)
             forecast = Forecast(journal.limits["float32"])
             for number, step in enumerate(steps):
@@ -139,7 +142,7 @@ def measured_steps(
                     step.prepare()
                     told = lambda name, what=what: say(f"{what}: {name}")  # noqa: E731
                     journal.add(step.title, measure(step.of, options.rounds, budget, forecast, told, until))
-                notes += unsteady(journal.steps[step.title], step.title)
+                notes += unsteady(journal.steps[step.title], options.rounds, step.title)
             _measure_limits(journal, options.threads)
             cells = [cell for step in steps for cell in journal.steps[step.title]]
             set_shares(cells, journal.limits, options.threads)
@@ -165,6 +168,18 @@ def published(output: Path, report: Report) -> int:
         return 0
     say(f"{output}: nothing was measured; it says of each subject why")
     return 1
+
+
+def _load() -> str:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
+    return f", when the machine had other work: a load of {load:.1f}" if load > _LOAD else ""
+
+
+def _of_pieces(began: Sequence[str]) -> list[str]:
+    """Notes of when a run began: nothing of one that was not stopped, on an idle machine."""
+    if len(began) > 1:
+        return [f"this run was stopped and went on; it began {'; '.join(began)}"]
+    return [f"this run began {words}" for words in began if "," in words]
 
 
 def _measure_limits(journal: Journal, threads: int) -> None:

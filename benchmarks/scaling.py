@@ -3,10 +3,10 @@
     python -m benchmarks scaling
     python -m benchmarks scaling artifacts/lpips_alex_fp32.onnx -o results/scaling.json
 
-All points of a curve take turns, each in a process of its own. To each curve time = constant + per unit * n^exponent is
-fitted, every point weighing the same relative to its time. Sets of images are scored as a stream of them is, each
-image encoded once (the graphs of --split must lie beside the model). Written are the report, REPORT.json, and what
-`python -m benchmarks report` makes of it.
+All points of a curve take turns, each in a process of its own. To curves of five points or more time = constant + per
+unit * n^exponent is fitted, every point weighing the same relative to its time. Sets of images are scored as streams of
+them are, each image encoded once (the graphs of --split must lie beside the model), and pair by pair by `lpips`.
+Written are the report, REPORT.json, and what `python -m benchmarks report` makes of it.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from .subjects import REUSE
 __all__ = ["fits", "fitted_growth", "main"]
 
 _SIDE, _SIDE_OF_SETS = 256, 128
+# Three numbers are fitted: through fewer points than these there is a curve whatever they are.
+_POINTS = 5
 _EXPONENTS = np.linspace(*EXPONENTS, 451)
 
 
@@ -67,14 +69,13 @@ def fitted_growth(at: Sequence[float], ms: Sequence[float]) -> tuple[float, floa
     """Exponent, constant and factor of ms = constant + factor * at^exponent, and the largest relative distance of a
     point from it.
 
-    at, ms: two points at least, all above 0. Constant and factor are not negative; with two points the constant is 0,
-    since three numbers would fit whatever they are.
+    at, ms: three points at least, all above 0. Constant and factor are not negative.
     """
     x, y = np.asarray(at, float), np.asarray(ms, float)
     best = (np.inf, 0.0, 0.0, 0.0)
     for exponent in _EXPONENTS:
         powers = x**exponent
-        for columns in ([powers], [powers, np.ones_like(x)])[: 1 + (len(x) > 2)]:
+        for columns in ([powers], [powers, np.ones_like(x)]):
             terms = np.stack(columns, 1) / y[:, None]
             found = np.linalg.lstsq(terms, np.ones_like(y), rcond=None)[0]
             error = float(np.abs(terms @ found - 1).max())
@@ -86,14 +87,14 @@ def fitted_growth(at: Sequence[float], ms: Sequence[float]) -> tuple[float, floa
 
 
 def fits(cells: Sequence[Cell]) -> list[Fit]:
-    """Of every curve with two points or more."""
+    """Of curves with points enough: none is what is wrong, or was measured while others had some of the machine."""
     curves: dict[tuple[Any, ...], list[Any]] = {}
     for cell in cells:
-        if measured(cell):
+        if measured(cell) and cell.get("steady") and not cell.get("wrong"):
             curves.setdefault((cell["net"], cell["subject"], cell.get("against")), []).append(cell)
     found: list[Fit] = []
     for (net, subject, against), points in curves.items():
-        if len(points) < 2:
+        if len(points) < _POINTS:
             continue
         growth = fitted_growth([cell["at"] for cell in points], [cell["ms"]["p50"] for cell in points])
         exponent, constant, factor, residual = growth
@@ -106,6 +107,7 @@ def fits(cells: Sequence[Cell]) -> list[Fit]:
                 "constant_ms": constant,
                 "per_unit_ms": factor,
                 "residual": residual,
+                "points": len(points),
             }
         )
     return found

@@ -5,6 +5,7 @@ whole batch, in milliseconds unless a name says seconds.
 """
 
 import json
+import math
 import types
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -85,8 +86,9 @@ class Cell(TypedDict):
 
     Only of those measured: calls: that were counted; uncounted: that were made besides, to warm up and at the beginning
     of each turn. pairs: of a call. device_ms: p50 by CUDA events; transfer_ms: of that the ways to the GPU and back,
-    timed by themselves. peak_bytes: resident. first_seconds: from the start of the process to its first number. share:
-    of the physical limit, 0 to 1, None if it was not measured with so many threads. distance: of the first pair, None
+    timed by themselves. peak_bytes: resident. first_seconds: from the start of the process to its first number. share,
+    limit: of which of the report's limits it makes how much use, 1 is all; None if that was not measured, or with other
+    threads. distance: of the first pair, None
     if it is no number. error: relative to the reference, worst of the batch, None if it was not compared. wrong:
     whether it should have been the reference's distance and is not. others: what others had of the cores meanwhile, 0
     to 1, None if the system does not say. steady: whether that was next to nothing. times: how many times as fast as
@@ -118,6 +120,7 @@ class Cell(TypedDict):
     first_seconds: NotRequired[float]
     installed_bytes: NotRequired[int | None]
     share: NotRequired[float | None]
+    limit: NotRequired[str | None]
     distance: NotRequired[float | None]
     error: NotRequired[float | None]
     wrong: NotRequired[bool]
@@ -131,13 +134,13 @@ class Cell(TypedDict):
 
 _MEASURED = (
     *("calls", "uncounted", "pairs", "ms", "device_ms", "transfer_ms", "pairs_per_second", "peak_bytes"),
-    *("first_seconds", "installed_bytes", "share", "distance", "error", "wrong", "others", "steady"),
+    *("first_seconds", "installed_bytes", "share", "limit", "distance", "error", "wrong", "others", "steady"),
 )
 
 
 class Fit(TypedDict):
     """ms of a call = constant_ms + per_unit_ms * at ** exponent. residual: how far a measured point is from it at most,
-    relative."""
+    relative. points: that it was fitted to."""
 
     net: str
     subject: str
@@ -146,6 +149,7 @@ class Fit(TypedDict):
     constant_ms: float
     per_unit_ms: float
     residual: float
+    points: int
 
 
 class Report(TypedDict):
@@ -217,11 +221,18 @@ def _no_number(word: str) -> None:
 def _faults(report: Report) -> Any:
     """What the types do not say, in words."""
     for number, cell in enumerate(report["cells"]):
+        at = f"cells[{number}]"
         wanted = [
             *(_MEASURED if measured(cell) else ()),
             *(("against", "at") if report["command"] == "scaling" else ()),
         ]
-        yield from (f"cells[{number}] has no {key!r}" for key in wanted if key not in cell)
+        yield from (f"{at} has no {key!r}" for key in wanted if key not in cell)
+        if not measured(cell):
+            yield from (f"{at} is {cell['state']} and has {key!r}" for key in _MEASURED if key in cell)
+        values = {"at": cell.get("at", 1), **{f"ms.{name}": value for name, value in cell.get("ms", {}).items()}}
+        yield from (f"{at}.{name} is {value!r}, not above 0" for name, value in values.items() if not value > 0)
+        if (cell.get("error") or 0) < 0:
+            yield f"{at}.error is {cell.get('error')!r}, below 0"
 
 
 def _fault(value: Any, kind: Any, at: str) -> str:
@@ -251,5 +262,7 @@ def _fault(value: Any, kind: Any, at: str) -> str:
         return "" if value in inner else f"{at} is {value!r}, not one of {', '.join(map(repr, inner))}"
     # A whole number is a float too, but neither is a truth value.
     wanted = (int, float) if kind is float else kind
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{at} is {value!r}, no number"
     fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
     return "" if fits else f"{at} is {value!r}, not {getattr(kind, '__name__', kind)}"

@@ -4,11 +4,13 @@ A subject takes 8-bit images and gives distances: the conversion to float32 coun
 timed in a process of its own (`turns.py`), which imports what that subject needs and nothing else.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from .peers import (
     unit,
 )
 from .sets import SETS, by_lpips, one_by_one, reusing, sampled
+
+if TYPE_CHECKING:
+    from lpips_runtime import Scorer
 
 __all__ = [
     "REUSE",
@@ -59,7 +64,7 @@ class Subject:
     computes. files: needed besides. warm_up: calls before any is timed. exact: whether its distances must be those of
     float32. calls: that count, in a turn. on_stream: whether it computes on the CUDA stream that torch is told to
     use. sent: bytes of each value that goes to a GPU. counts: of the images given as a batch, the pairs that a call
-    compares and the images that it encodes."""
+    compares and the images that it encodes. compiled: whether torch.compile makes it ready."""
 
     title: str
     make: Callable[[Job], Score]
@@ -72,6 +77,7 @@ class Subject:
     on_stream: bool = True
     sent: int = 1
     counts: Callable[[int], tuple[int, int]] = _pairs
+    compiled: bool = False
 
     @property
     def in_torch(self) -> bool:
@@ -79,9 +85,16 @@ class Subject:
 
 
 def _artifact(job: Job, precision: str = "fp32") -> Path:
-    """precision: with the suffixes of an artifact's name; the file lies beside job.model."""
-    model = Path(job.model)
-    return model.with_name(model.name.replace("fp32", precision))
+    """precision: with the suffixes of an artifact's name; the file lies beside job.model. Raises AbsentError if that is
+    not called as the exporter calls it."""
+    model, (kind, *suffixes) = Path(job.model), precision.split("_")
+    if precision == "fp32":
+        return model
+    start = f"lpips_{job.net}_fp32"
+    if not model.stem.startswith(start):
+        raise AbsentError(f"{model.name} is not called {start}.onnx, so what lies beside it is not known")
+    # Which weights it has stands between the two.
+    return model.with_name("_".join([f"lpips_{job.net}_{kind}{model.stem.removeprefix(start)}", *suffixes]) + ".onnx")
 
 
 def _ours(
@@ -92,11 +105,23 @@ def _ours(
     def make(job: Job) -> Score:
         from lpips_runtime import Scorer
 
-        scorer = Scorer(_artifact(job, precision), provider=provider, threads=job.threads, **options)
+        scorer = _checked(
+            Scorer(_artifact(job, precision), provider=provider, threads=job.threads, **options), job, precision
+        )
         return lambda a, b: np.asarray(scorer.score(a, b))
 
     needs, device = _PROVIDERS[provider]
     return Subject(title, make, (needs,), device, lambda job: (_artifact(job, precision),), exact=exact, sent=sent)
+
+
+def _checked(scorer: Scorer, job: Job, precision: str) -> Scorer:
+    """Raises AbsentError if it is not of the net, precision, target and input that its row says."""
+    info, words = scorer.info, precision.split("_")
+    said = (info.net, info.precision, info.input)
+    wanted = (job.net, words[0], "uint8" if "uint8" in words else "float32")
+    if said != wanted or (info.target == "openvino") != ("openvino" in words):
+        raise AbsentError(f"{scorer.path.name} holds {' '.join(filter(None, (*said, info.target)))}")
+    return scorer
 
 
 def _engine(title: str, precision: str, *, exact: bool = True) -> Subject:
@@ -108,7 +133,7 @@ def _engine(title: str, precision: str, *, exact: bool = True) -> Subject:
     def make(job: Job) -> Score:
         from lpips_runtime import Scorer
 
-        scorer = Scorer(path(job))
+        scorer = _checked(Scorer(path(job)), job, precision)
         return lambda a, b: np.asarray(scorer.score(a, b))
 
     needs = ("lpips-runtime[tensorrt-rtx]" if precision.endswith("_rtx") else "lpips-runtime[tensorrt]",)
@@ -143,12 +168,16 @@ SUBJECTS: Mapping[str, Subject] = {
     "openvino": _ours("this project, OpenVINO, float32", "openvino", "fp32_openvino"),
     "fast-math": _ours("this project, OpenVINO, fast-math", "openvino", "fp32_openvino", exact=False, fast_math=True),
     "eager": Subject("lpips 0.1.4, eager", in_torch(lpips_metric), _LPIPS),
-    "compile": Subject("lpips 0.1.4, torch.compile", in_torch(lpips_metric, compiled=True), _LPIPS),
+    "eager-contiguous": Subject(
+        "lpips 0.1.4, eager, contiguous images", in_torch(lpips_metric, contiguous=True), _LPIPS
+    ),
+    "compile": Subject("lpips 0.1.4, torch.compile", in_torch(lpips_metric, compiled=True), _LPIPS, compiled=True),
     "compile-bf16": Subject(
         "lpips 0.1.4, torch.compile, bfloat16 autocast",
         in_torch(lpips_metric, compiled=True, autocast="bfloat16"),
         _LPIPS,
         exact=False,
+        compiled=True,
     ),
     "torchmetrics": Subject("torchmetrics, eager", in_torch(torchmetrics_metric), _TORCHMETRICS),
     "piq": Subject("piq, eager", in_torch(piq_metric, scaled=unit), ("piq",)),
@@ -198,6 +227,7 @@ SUBJECTS: Mapping[str, Subject] = {
         _LPIPS,
         "cuda",
         exact=False,
+        compiled=True,
     ),
     "compile-cuda-half": Subject(
         "lpips 0.1.4, torch.compile, FP16 autocast",
@@ -205,6 +235,7 @@ SUBJECTS: Mapping[str, Subject] = {
         _LPIPS,
         "cuda",
         exact=False,
+        compiled=True,
     ),
     "torchmetrics-cuda": Subject(
         "torchmetrics, eager as it comes (TF32)",

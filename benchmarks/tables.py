@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lpips_runtime.errors import UsageError
-from lpips_runtime.output import open_output
+from lpips_runtime.output import open_output, reported
 
 from .markdown import table
 from .report import RESULTS
@@ -69,11 +69,12 @@ def latency_table(reports: Mapping[str, Report], device: Literal["cpu", "cuda"])
     left_out = [name for key in ("net", "title") for name in dict.fromkeys(cell[key] for cell in cells)]
     if left_out := [name for name in left_out if name not in {*nets, *titles}]:
         parts.append(f"Without a figure, for reasons that the report gives: {'; '.join(left_out)}.")
+    parts += ["\n".join(f"- {note}" for report in reports.values() for note in report["notes"])]
     (first, *_), threads = reports.values(), " or ".join(str(n) for n in sorted({cell["threads"] for cell in cells}))
     machine = machine_line(first) if device == "cuda" else first["machine"]["cpu"]
     links = " and ".join(f"[{name.removeprefix('benchmarks/')}]({name})" for name in reports)
     parts.append(", ".join((machine, f"threads: {threads}", installed(first), first["date"])) + f": {links}.")
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _wanted(cell: Cell, device: str) -> bool:
@@ -88,9 +89,10 @@ def _shown(cell: Any) -> str:
     """Never a number for what was not measured."""
     if cell is None:
         return "-"
-    if "ms" not in cell:
+    if not measured(cell):
         return cell["state"]
-    return number(cell["ms"]["p50"]) + (f", **{off(cell)}**" if cell["wrong"] else "")
+    words = off(cell) if cell["wrong"] or cell["error"] is None else ""
+    return number(cell["ms"]["p50"]) + (f", **{words}**" if words else "")
 
 
 TABLES: Mapping[str, Table] = {
@@ -141,6 +143,6 @@ def main(arguments: Sequence[str]) -> int:
             f"{README.name}: the table {name!r} {'is stale; python -m benchmarks tables' if options.check else 'made'}"
         )
     if stale and not options.check:
-        with open_output(README, atomic=True) as file:
+        with open_output(README, atomic=True) as file, reported(README):
             file.write(text)
     return 1 if stale and options.check else 0

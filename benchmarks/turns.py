@@ -8,9 +8,11 @@ process takes its turn when it is asked to by a line on its standard input, and 
 import json
 import math
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -31,16 +33,20 @@ _PAUSE = 0.05
 
 @dataclass(eq=False)
 class Turns:
-    """Of one subject: seconds of each round, which is the median of its calls, and of each call that counts; how many
-    were made that do not; its distances; the seconds until it gave them, with those from the start of its process
-    before; its resident memory at its peak, bytes; on a GPU the seconds of the calls there by CUDA events, and of the
-    ways there and back; what others had of the machine during the rounds, as Others.share; and why it has none, if it
-    hasn't."""
+    """Of one subject.
+
+    seconds: of each round, the median of its calls. calls: seconds of each that counts; uncounted: how many were made
+    besides. distances: of the first call; later: of the last one of each turn. first, started: seconds until it gave
+    the first, from when its process had read the images and from the start of that. peak: its resident memory, bytes.
+    device, transfer: on a GPU, seconds of the calls there by CUDA events, and of the ways there and back. others: what
+    these had of the machine during the rounds, as Others.share. absent: why it has none of it, if it hasn't.
+    """
 
     seconds: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
     uncounted: int = 0
     distances: np.ndarray = field(default_factory=lambda: np.empty(0))
+    later: list[np.ndarray] = field(default_factory=list)
     first: float = float("nan")
     started: float = float("nan")
     peak: int = 0
@@ -60,21 +66,32 @@ class _Worker:
         self._process = subprocess.Popen(
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
         )
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, word: str) -> dict:
-        """Raises RuntimeError with the last line of the process's stderr if it has ended."""
-        assert self._process.stdin is not None
+    def _listen(self) -> None:
         assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def ask(self, word: str, patience: float = math.inf) -> dict:
+        """Raises RuntimeError with the last line of the process's stderr if it has ended, or if it gives no answer in
+        so many seconds; then it is ended."""
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(word + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            answer = self._answers.get(timeout=min(patience, threading.TIMEOUT_MAX))
         except BrokenPipeError:
             answer = ""
+        except queue.Empty:
+            self._process.kill()
+            raise RuntimeError(f"gave no answer in {patience:.0f} s and was ended") from None
         if answer:
             return json.loads(answer)
         self._process.wait()
@@ -92,13 +109,15 @@ def take_turns(
     rounds: int,
     told: Callable[[str], object] = lambda _: None,
     until: float = math.inf,
+    patience: float = math.inf,
 ) -> dict[str, Turns]:
     """Make each subject ready, one after the other, then give each a turn in every round, in an order that changes.
 
     of: a name for the result -> subject, and what it is to do. told: is given each name before its subject is made, and
-    each round. until: of time.monotonic; no round begins after it but the first. A subject that cannot be made, or that
-    ends, is absent, with its reason. Between turns there is a pause: threads of PyTorch and ONNX Runtime spin on for
-    some milliseconds after a call, and would slow the next subject.
+    each round. until: of time.monotonic; no round begins after it but the first. patience: seconds that a subject may
+    take to be made, or for a turn. One that cannot be made, that ends, or that takes longer is absent, with its reason.
+    Between turns there is a pause: threads of PyTorch and ONNX Runtime spin on for some milliseconds after a call, and
+    would slow the next subject.
     """
     found = {name: Turns() for name in of}
     workers: dict[str, _Worker] = {}
@@ -106,7 +125,7 @@ def take_turns(
     def ask(name: str, word: str) -> dict:
         if not found[name].absent:
             try:
-                return workers[name].ask(word)
+                return workers[name].ask(word, patience)
             except RuntimeError as error:
                 found[name].absent = str(error)
         return {}
@@ -123,7 +142,7 @@ def take_turns(
                 turns.uncounted = 1 + ask(name, "warm up").get("calls", 0)
         others, order = Others(worker.pid for worker in workers.values()), np.random.default_rng(0)
         for number in range(rounds):
-            if number and time.monotonic() > until:
+            if all(turns.absent for turns in found.values()) or (number and time.monotonic() > until):
                 break
             told(f"round {number + 1} of {rounds}")
             for name in order.permutation(list(of)).tolist():
@@ -131,6 +150,7 @@ def take_turns(
                 if answer := ask(name, "go"):
                     found[name].uncounted += 1
                     found[name].calls += answer["seconds"]
+                    found[name].later.append(np.array(answer["distances"]))
                     found[name].seconds.append(float(np.median(answer["seconds"])))
         share = others.share()
         for name, turns in found.items():
@@ -138,7 +158,7 @@ def take_turns(
             turns.peak = ask(name, "memory").get("bytes", 0)
             if not turns.absent:
                 try:
-                    answer = workers[name].ask("device")
+                    answer = workers[name].ask("device", patience)
                     turns.device, turns.transfer = answer["seconds"], answer["transfer"]
                 except RuntimeError as error:  # its times are there all the same
                     from lpips_runtime.say import say  # not in the processes of the subjects, whose start is timed
@@ -182,7 +202,8 @@ def _serve(name: str, job: Job, path: str) -> None:
         sys.exit(" ".join(str(error).split()).replace(f"{Path.cwd()}{os.sep}", ""))
 
     def turn() -> dict:
-        return {"seconds": [_seconds(score, pair) for _ in range(1 + subject.calls)][1:]}
+        timed = [_timed(score, pair) for _ in range(1 + subject.calls)]
+        return {"seconds": [seconds for seconds, _ in timed[1:]], "distances": timed[-1][1].tolist()}
 
     def warm_up() -> dict:
         for _ in range(subject.warm_up - 1):
@@ -224,10 +245,10 @@ def peak_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _seconds(score: Score, pair: tuple[np.ndarray, np.ndarray]) -> float:
+def _timed(score: Score, pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, np.ndarray]:
     start = time.perf_counter()
-    score(*pair)
-    return time.perf_counter() - start
+    distances = score(*pair)
+    return time.perf_counter() - start, distances
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import compare
 from benchmarks.__main__ import main
 from benchmarks.compare import differences, misses, timing
 from benchmarks.photographs import cut_photographs
@@ -35,8 +36,24 @@ def baseline(exported: Exported) -> Path:
 
 
 def run(a: Path, b: Path, photos: Path, *more: str) -> int:
-    few = ("--rounds", "6", "--side", "64", "--threads", "1")
+    few = ("--rounds", "8", "--side", "64", "--threads", "1")
     return main(["compare", str(a), str(b), "--photos", str(photos), *few, *more])
+
+
+def test_a_report_that_cannot_be_written_is_no_answer(
+    alex: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 says that they are not the same."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    assert run(alex, alex, photos, "--json", "/dev/full") == 3
+    assert capsys.readouterr().err.endswith("/dev/full: cannot be written: No space left on device\n")
+
+
+def test_the_fewest_rounds_can_show_a_difference() -> None:
+    fewest = np.array([[1.0] * compare._ROUNDS, np.linspace(2, 3, compare._ROUNDS)])
+    assert timing(fewest).verdict == "B is slower"
+    assert timing(fewest[:, 1:]).verdict == "no significant difference"
 
 
 def test_same_model_passes_and_changes_nothing(
@@ -76,7 +93,7 @@ def test_limits_decide(alex: Path, baseline: Path, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [["--max-difference", "-1"], ["--min-rank", "1.5"], ["--rounds", "0"], ["--max-difference", "nan"]]
+    "more", [["--max-difference", "-1"], ["--min-rank", "1.5"], ["--rounds", "7"], ["--max-difference", "nan"]]
 )
 def test_limit_that_cannot_be_meant_is_a_wrong_call(alex: Path, photos: Path, more: Sequence[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -104,10 +104,11 @@ def test_a_journal_that_was_damaged_is_a_wrong_call(tmp_path: Path) -> None:
 
 def test_of_the_limits_that_were_measured_the_best_count_in_a_run_that_goes_on_too(tmp_path: Path) -> None:
     with suppress(KeyboardInterrupt), Journal(tmp_path / "r.json", CALL) as journal:
+        journal.add_beginning("today")
         journal.add_limits({"float32": 300.0, "bfloat16": 611.0, "cuda half": None})
         journal.add("one", [])
         raise KeyboardInterrupt
     with Journal(tmp_path / "r.json", CALL) as journal:
-        assert list(journal.steps) == ["one"]
+        assert (list(journal.steps), journal.began) == (["one"], ["today"])
         journal.add_limits({"float32": 280.0, "bfloat16": 1533.0, "cuda half": None})
         assert journal.limits == {"float32": 300.0, "bfloat16": 1533.0, "cuda half": None}

@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks import runs
 from benchmarks.__main__ import main
-from benchmarks.job import images
+from benchmarks.job import AbsentError, Job, images
 from benchmarks.latency import export_plainly, jobs, sized
 from benchmarks.peers import plain_path
 from benchmarks.schema import read_report
+from benchmarks.subjects import SUBJECTS
 from lpips_runtime import Scorer
 from lpips_runtime.errors import UsageError
 
@@ -122,3 +123,18 @@ def test_bad_options_are_refused_in_a_line(
     assert main(["latency", str(model), *options, "-o", str(tmp_path / "r.json")]) == 2
     assert capsys.readouterr() == ("", f"error: {reason}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_is_absent_if_its_file_is_another_or_cannot_be_named(
+    model: Path, exported: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A float32 model under the name of an INT8 one would be a fast and exact INT8."""
+    job = Job("alex", str(model), 48, 1, 1)
+    shutil.copy(model, model.with_name(model.name.replace("fp32", "int8")))
+    with pytest.raises(AbsentError, match=r"^lpips_alex_int8_\S+\.onnx holds alex fp32 float32$"):
+        SUBJECTS["int8"].make(job)
+    assert SUBJECTS["ours"].make(job)
+    renamed = shutil.copy(model, tmp_path / "fp32_mine.onnx")
+    with pytest.raises(AbsentError, match=r"fp32_mine\.onnx is not called lpips_alex_fp32\.onnx"):
+        SUBJECTS["int8"].make(Job("alex", str(renamed), 48, 1, 1))
+    assert SUBJECTS["ours"].make(Job("alex", str(renamed), 48, 1, 1))

@@ -59,3 +59,16 @@ def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr("benchmarks.accuracy.main", interrupted)
     assert main(["accuracy"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_what_nobody_foresaw_does_not_end_as_an_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 is that of `compare` for "not the same", of `report --check` for "stale"."""
+
+    def broken(_: object) -> int:
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr("benchmarks.report.main", broken)
+    assert main(["report"]) == 3
+    assert capsys.readouterr().err.endswith("ZeroDivisionError: by chance\n")

@@ -48,7 +48,7 @@ def test_a_row_has_the_figures_of_its_cell() -> None:
         "first number, s": "0.420",
         "memory, MB": "210",
         "installed, MB": "212",
-        "share of the limit": "37 %",
+        "share of the limit": "37 % of float32",
         "distance": "0.186404",
     }
 
@@ -110,6 +110,7 @@ def test_scaling_has_times_and_fits_by_what_is_varied() -> None:
         "constant, ms": "0.00",
         "per unit, ms": "26.0",
         "residual": "2.1 %",
+        "points": "3",
     }
 
 

@@ -14,17 +14,21 @@ from benchmarks.others import Others
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Of four cores: seconds on the clock, of all cores and of process 7, which has a name that hurts to read."""
+    """Of which this process may use cores 0, 2, 5 and 9: seconds on the clock, of these cores together and of process
+    7, which has a name that hurts to read."""
     monkeypatch.setattr("os.sysconf", lambda _: 100, raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5, 9}, raising=False)
     monkeypatch.setattr("os.getpid", lambda: 1)
     (tmp_path / "7").mkdir()
 
     def at(clock: float, busy: float, own: float) -> None:
         monkeypatch.setattr(time, "monotonic", lambda: clock)
         # A fifth of it in each of user, nice, system, softirq and steal; nothing of the time without work counts.
-        part = int(busy * 20)
-        (tmp_path / "stat").write_text(f"cpu  {part} {part} {part} 999999 777 0 {part} {part} 5 5\ncpu0 1 1\n")
+        part = int(busy * 5)
+        cores = "".join(f"cpu{n} {part} {part} {part} 999999 777 0 {part} {part} 5 5\n" for n in (0, 2, 5, 9))
+        # What is done on a core that this process may not use is in nobody's way.
+        elsewhere = f"cpu1 {int(clock * 100)} 0 0 0 0 0 0 0 0 0\n"
+        (tmp_path / "stat").write_text(f"cpu  1 1 1 1 1 1 1 1 1 1\n{elsewhere}{cores}intr 5\n")
         ticks = int(own * 25)
         rest = " ".join(["0"] * 10)
         (tmp_path / "7" / "stat").write_text(f"7 (a) b (c) S {rest} {ticks} {ticks} {ticks} {ticks} 20 0")
@@ -47,8 +51,11 @@ def test_what_is_ours_alone_is_nobody_elses(machine: Callable[..., None], tmp_pa
     assert watch.share() == 0
 
 
-@pytest.mark.parametrize("content", [None, "", "cpu", "cpu a b c d e f g h", "intr 5"])
-def test_where_the_system_does_not_say_nothing_is_known(content: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "cpu", "cpu0 a b c d e f g h", "intr 5", "cpu0 1 1 1 1 1 1 1 1"])
+def test_where_the_system_does_not_say_nothing_is_known(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
     if content is not None:
         (tmp_path / "stat").write_text(content)
     assert Others([], tmp_path).share() is None

@@ -44,7 +44,9 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                 asked.append(job.side)
                 if job.side == width:
                     raise KeyboardInterrupt
-                found[name] = Turns([seconds], [seconds], 4, np.array([job.side / 1000]), 1.0, 1.0, 10**8)
+                found[name] = Turns(
+                    [seconds], [seconds] * 4, 4, np.array([job.side / 1000]), started=1.0, peak=10**8, others=0.0
+                )
             return found
 
         monkeypatch.setattr(cells, "take_turns", turns)
@@ -183,7 +185,8 @@ def test_what_would_pass_the_time_of_the_run_is_not_run(
     call: list[str], stop: Callable[..., list[int]], tmp_path: Path
 ) -> None:
     asked = stop()
-    assert main([*call, "--within", "1s"]) == 1
+    for within in ("1s", "0s"):
+        assert main([*call, "--within", within]) == 1
     assert asked == []
     cells = read_report(tmp_path / "r.json")["cells"]
     assert [cell["state"] for cell in cells] == ["not run"] * 3
@@ -220,11 +223,49 @@ def test_a_busy_machine_is_noted(
     call: list[str], stop: Callable[..., list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop()
-    for load, notes in ((0.4, []), (1.26, ["the machine had other work when this began: a load of 1.3"])):
+    for load, notes in ((0.4, 0), (1.26, 1)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
         assert main(call) == 0
         report: Any = read_report(tmp_path / "r.json")
-        assert report["notes"] == notes
+        noted = f"this run began {report['date']}, when the machine had other work: a load of 1.3"
+        assert [note for note in report["notes"] if "other work" in note] == [noted] * notes
+
+
+def test_a_run_in_pieces_says_so_and_what_the_machine_had_to_do_in_each(
+    call: list[str], stop: Callable[..., list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (7.7, 9.0, 9.0), raising=False)
+    stop(64)
+    assert main(call) == 130
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 9.0, 9.0), raising=False)
+    stop()
+    assert main(call) == 0
+    report = read_report(tmp_path / "r.json")
+    today = report["date"]
+    assert report["notes"][0] == (
+        f"this run was stopped and went on; it began {today}, when the machine had other work: a load of 7.7; {today}"
+    )
+
+
+def test_limits_are_measured_before_and_after_and_the_best_count(
+    call: list[str], stop: Callable[..., list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop()
+    rates = iter([100.0, 300.0])
+    monkeypatch.setattr(runs, "limits", lambda _: {"float32": next(rates)})
+    assert main(call) == 0
+    report: Any = read_report(tmp_path / "r.json")
+    assert report["limits"] == {"float32": 300.0}
+    assert list(rates) == []
+
+
+def test_a_page_that_somebody_wrote_is_in_the_way_before_anything_is_measured(
+    call: list[str], stop: Callable[..., list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = stop()
+    (tmp_path / "r.md").write_bytes(b"\xff my own words")
+    assert "was not made from a report and is left alone" in _refused(call, capsys)
+    assert asked == []
 
 
 def test_peak_of_memory_grows_with_what_is_held_and_does_not_fall() -> None:

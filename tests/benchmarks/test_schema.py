@@ -67,13 +67,19 @@ def _with(value: Any, *keys: Any) -> Callable[[Any], None]:
         (_with("none", "notes"), "notes is no list"),
         (_with([1], "notes"), "notes[0] is 1, not str"),
         (_with([], "limits"), "limits is no object"),
+        (_with(0, "cells", 0, "ms", "p50"), "cells[0].ms.p50 is 0, not above 0"),
+        (_with(-3.0, "cells", 0, "ms", "q1"), "cells[0].ms.q1 is -3.0, not above 0"),
+        (_with(1e999, "cells", 0, "ms", "p50"), "cells[0].ms.p50 is inf, no number"),
+        (_with(-1.0, "cells", 0, "error"), "cells[0].error is -1.0, below 0"),
+        (_with(0, "cells", 0, "at"), "cells[0].at is 0, not above 0"),
+        (_with("absent", "cells", 0, "state"), "cells[0] is absent and has 'calls'"),
         (_with("scaling", "command"), "cells[0] has no 'against'"),
     ],
 )
 def test_a_fault_is_named_with_its_place(change: Callable[[Any], None], words: str, tmp_path: Path) -> None:
     report = made_up.latency()
     change(report)
-    (tmp_path / "x.json").write_text(json.dumps(report))
+    (tmp_path / "x.json").write_text(json.dumps(report).replace("Infinity", "1e999"))
     with pytest.raises(UsageError) as caught:
         read_report(tmp_path / "x.json")
     assert words in str(caught.value)

@@ -53,6 +53,7 @@ def _cell(net: str, subject: str, width: int = 256, height: int = 256, batch: in
         "first_seconds": 0.42,
         "installed_bytes": 212_000_000,
         "share": 0.37,
+        "limit": "float32",
         "distance": 0.186404,
         "error": error,
         "wrong": wrong,
@@ -141,6 +142,7 @@ def scaling() -> Report:
                         "constant_ms": 0.0,
                         "per_unit_ms": first["ms"]["p50"] / first["at"] ** exponent,
                         "residual": 0.021,
+                        "points": len(values),
                     }
                 )
     cells[-1] = without_figures(cells[-1], "not run", "over the budget") | {"against": "images, all pairs", "at": 16}
