@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .job import Job, Score
-    from .subjects import Subject
+    from .job import Job, Score, Subject
 
 __all__ = ["cuda_options", "device_seconds", "transfer_seconds"]
 

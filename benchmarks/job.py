@@ -1,11 +1,13 @@
-"""What a subject is given, and what it is made into."""
+"""What a subject is, what it is given, and what it is made into."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-__all__ = ["AbsentError", "Job", "Score", "images"]
+__all__ = ["AbsentError", "Job", "Score", "Subject", "images"]
 
 # Two uint8 [N, H, W, 3] -> float [N].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -45,3 +47,45 @@ def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
 
 class AbsentError(Exception):
     """A subject is not to be had here, or not for this net. The message is the reason."""
+
+
+_Files = Callable[[Job], tuple[Path, ...]]
+
+
+def _no_files(_: Job) -> tuple[Path, ...]:
+    return ()
+
+
+# Distributions that bring PyTorch with them.
+_TORCH = {"lpips", "torchmetrics", "piq"}
+
+
+def _pairs(batch: int) -> tuple[int, int]:
+    """Of pairs that have no image in common."""
+    return batch, 2 * batch
+
+
+@dataclass(frozen=True)
+class Subject:
+    """title: for the tables. make: what makes it ready. needs: distributions, extras in brackets. device: where it
+    computes. files: needed besides. warm_up: calls before any is timed. exact: whether its distances must be those of
+    float32. calls: that count, in a turn. on_stream: whether it computes on the CUDA stream that torch is told to
+    use. sent: bytes of each value that goes to a GPU. counts: of the images given as a batch, the pairs that a call
+    compares and the images that it encodes. compiled: whether torch.compile makes it ready."""
+
+    title: str
+    make: Callable[[Job], Score]
+    needs: tuple[str, ...]
+    device: Literal["cpu", "cuda"] = "cpu"
+    files: _Files = _no_files
+    warm_up: int = 3
+    exact: bool = True
+    calls: int = 4
+    on_stream: bool = True
+    sent: int = 1
+    counts: Callable[[int], tuple[int, int]] = _pairs
+    compiled: bool = False
+
+    @property
+    def in_torch(self) -> bool:
+        return bool(_TORCH & {name.partition("[")[0] for name in self.needs})

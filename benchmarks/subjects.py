@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .job import AbsentError, Job, Score
+from .job import AbsentError, Job, Score, Subject
 from .native import native, needed_files
+from .ours import engine, ours
 from .peers import (
     in_torch,
     lpips_metric,
@@ -28,9 +28,6 @@ from .peers import (
 )
 from .sets import SETS, by_lpips, one_by_one, reusing, sampled
 
-if TYPE_CHECKING:
-    from lpips_runtime import Scorer
-
 __all__ = [
     "REUSE",
     "SUBJECTS",
@@ -41,111 +38,6 @@ __all__ = [
     "prepared",
     "reference",
 ]
-
-_Files = Callable[[Job], tuple[Path, ...]]
-
-
-def _no_files(_: Job) -> tuple[Path, ...]:
-    return ()
-
-
-# Distributions that bring PyTorch with them.
-_TORCH = {"lpips", "torchmetrics", "piq"}
-
-
-def _pairs(batch: int) -> tuple[int, int]:
-    """Of pairs that have no image in common."""
-    return batch, 2 * batch
-
-
-@dataclass(frozen=True)
-class Subject:
-    """title: for the tables. make: what makes it ready. needs: distributions, extras in brackets. device: where it
-    computes. files: needed besides. warm_up: calls before any is timed. exact: whether its distances must be those of
-    float32. calls: that count, in a turn. on_stream: whether it computes on the CUDA stream that torch is told to
-    use. sent: bytes of each value that goes to a GPU. counts: of the images given as a batch, the pairs that a call
-    compares and the images that it encodes. compiled: whether torch.compile makes it ready."""
-
-    title: str
-    make: Callable[[Job], Score]
-    needs: tuple[str, ...]
-    device: Literal["cpu", "cuda"] = "cpu"
-    files: _Files = _no_files
-    warm_up: int = 3
-    exact: bool = True
-    calls: int = 4
-    on_stream: bool = True
-    sent: int = 1
-    counts: Callable[[int], tuple[int, int]] = _pairs
-    compiled: bool = False
-
-    @property
-    def in_torch(self) -> bool:
-        return bool(_TORCH & {name.partition("[")[0] for name in self.needs})
-
-
-def _artifact(job: Job, precision: str = "fp32") -> Path:
-    """precision: with the suffixes of an artifact's name; the file lies beside job.model. Raises AbsentError if that is
-    not called as the exporter calls it."""
-    model, (kind, *suffixes) = Path(job.model), precision.split("_")
-    if precision == "fp32":
-        return model
-    start = f"lpips_{job.net}_fp32"
-    if not model.stem.startswith(start):
-        raise AbsentError(f"{model.name} is not called {start}.onnx, so what lies beside it is not known")
-    # Which weights it has stands between the two.
-    return model.with_name("_".join([f"lpips_{job.net}_{kind}{model.stem.removeprefix(start)}", *suffixes]) + ".onnx")
-
-
-def _ours(
-    title: str, provider: str, precision: str = "fp32", *, exact: bool = True, sent: int = 1, **options: Any
-) -> Subject:
-    """This project, with a provider and the artifact of a precision; options: Scorer's."""
-
-    def make(job: Job) -> Score:
-        from lpips_runtime import Scorer
-
-        scorer = _checked(
-            Scorer(_artifact(job, precision), provider=provider, threads=job.threads, **options), job, precision
-        )
-        return lambda a, b: np.asarray(scorer.score(a, b))
-
-    needs, device = _PROVIDERS[provider]
-    return Subject(title, make, (needs,), device, lambda job: (_artifact(job, precision),), exact=exact, sent=sent)
-
-
-def _checked(scorer: Scorer, job: Job, precision: str) -> Scorer:
-    """Raises AbsentError if it is not of the net, precision, target and input that its row says."""
-    info, words = scorer.info, precision.split("_")
-    said = (info.net, info.precision, info.input)
-    wanted = (job.net, words[0], "uint8" if "uint8" in words else "float32")
-    if said != wanted or (info.target == "openvino") != ("openvino" in words):
-        raise AbsentError(f"{scorer.path.name} holds {' '.join(filter(None, (*said, info.target)))}")
-    return scorer
-
-
-def _engine(title: str, precision: str, *, exact: bool = True) -> Subject:
-    """This project, with what `lpips-export --input uint8 --engine` built of the artifact of a precision."""
-
-    def path(job: Job) -> Path:
-        return _artifact(job, precision).with_suffix(".engine")
-
-    def make(job: Job) -> Score:
-        from lpips_runtime import Scorer
-
-        scorer = _checked(Scorer(path(job)), job, precision)
-        return lambda a, b: np.asarray(scorer.score(a, b))
-
-    needs = ("lpips-runtime[tensorrt-rtx]" if precision.endswith("_rtx") else "lpips-runtime[tensorrt]",)
-    return Subject(title, make, needs, "cuda", lambda job: (path(job),), exact=exact, on_stream=False)
-
-
-# What is installed for it, and where it computes.
-_PROVIDERS: Mapping[str, tuple[str, Literal["cpu", "cuda"]]] = {
-    "cpu": ("lpips-runtime[cpu]", "cpu"),
-    "openvino": ("lpips-runtime[openvino]", "cpu"),
-    "cuda": ("lpips-runtime[gpu]", "cuda"),
-}
 
 _LPIPS = ("lpips",)
 # torchmetrics leaves torchvision, which its LPIPS needs, to an extra that brings more than that.
@@ -160,13 +52,13 @@ def plain_file(job: Job) -> tuple[Path, ...]:
 
 
 SUBJECTS: Mapping[str, Subject] = {
-    "ours": _ours("this project, CPU provider", "cpu"),
-    "uint8": _ours("this project, CPU provider, 8-bit graph", "cpu", "fp32_uint8"),
-    "fp16": _ours("this project, CPU provider, FP16", "cpu", "fp16", exact=False),
-    "int8": _ours("this project, CPU provider, INT8", "cpu", "int8", exact=False),
+    "ours": ours("this project, CPU provider", "cpu"),
+    "uint8": ours("this project, CPU provider, 8-bit graph", "cpu", "fp32_uint8"),
+    "fp16": ours("this project, CPU provider, FP16", "cpu", "fp16", exact=False),
+    "int8": ours("this project, CPU provider, INT8", "cpu", "int8", exact=False),
     "native": Subject("this project, C++ library", native, (), files=needed_files),
-    "openvino": _ours("this project, OpenVINO, float32", "openvino", "fp32_openvino"),
-    "fast-math": _ours("this project, OpenVINO, fast-math", "openvino", "fp32_openvino", exact=False, fast_math=True),
+    "openvino": ours("this project, OpenVINO, float32", "openvino", "fp32_openvino"),
+    "fast-math": ours("this project, OpenVINO, fast-math", "openvino", "fp32_openvino", exact=False, fast_math=True),
     "eager": Subject("lpips 0.1.4, eager", in_torch(lpips_metric), _LPIPS),
     "eager-contiguous": Subject(
         "lpips 0.1.4, eager, contiguous images", in_torch(lpips_metric, contiguous=True), _LPIPS
@@ -196,17 +88,17 @@ SUBJECTS: Mapping[str, Subject] = {
         files=plain_file,
         exact=False,
     ),
-    "cuda": _ours("this project, CUDA provider, float32", "cuda", sent=4),
-    "cuda-uint8": _ours("this project, CUDA provider, 8-bit graph", "cuda", "fp32_uint8"),
-    "cuda-fast": _ours(
+    "cuda": ours("this project, CUDA provider, float32", "cuda", sent=4),
+    "cuda-uint8": ours("this project, CUDA provider, 8-bit graph", "cuda", "fp32_uint8"),
+    "cuda-fast": ours(
         "this project, CUDA provider, fast-math (TF32)", "cuda", "fp32_uint8", exact=False, fast_math=True
     ),
-    "cuda-half": _ours("this project, CUDA provider, FP16", "cuda", "fp16_uint8", exact=False),
-    "tensorrt": _engine("this project, TensorRT, float32", "fp32_uint8_trt"),
-    "tensorrt-half": _engine("this project, TensorRT, FP16", "fp16_uint8_trt", exact=False),
-    "tensorrt-int8": _engine("this project, TensorRT, INT8", "int8_uint8_tensorrt_trt", exact=False),
-    "rtx": _engine("this project, TensorRT-RTX, float32", "fp32_uint8_rtx"),
-    "rtx-half": _engine("this project, TensorRT-RTX, FP16", "fp16_uint8_rtx", exact=False),
+    "cuda-half": ours("this project, CUDA provider, FP16", "cuda", "fp16_uint8", exact=False),
+    "tensorrt": engine("this project, TensorRT, float32", "fp32_uint8_trt"),
+    "tensorrt-half": engine("this project, TensorRT, FP16", "fp16_uint8_trt", exact=False),
+    "tensorrt-int8": engine("this project, TensorRT, INT8", "int8_uint8_tensorrt_trt", exact=False),
+    "rtx": engine("this project, TensorRT-RTX, float32", "fp32_uint8_rtx"),
+    "rtx-half": engine("this project, TensorRT-RTX, FP16", "fp16_uint8_rtx", exact=False),
     # As torch comes, convolutions are computed in TF32 (torch.backends.cudnn.allow_tf32).
     "eager-cuda": Subject(
         "lpips 0.1.4, eager as it comes (TF32)", in_torch(lpips_metric, "cuda"), _LPIPS, "cuda", exact=False
@@ -266,13 +158,13 @@ _REFERENCE = {"cpu": "eager", "cuda": "eager-cuda-float32"}
 
 def _of_sets() -> Iterator[tuple[tuple[str, str], Subject]]:
     """(job, way) -> the subject."""
-    ours, lpips = SUBJECTS["ours"], SUBJECTS[_REFERENCE["cpu"]]
+    own, lpips = SUBJECTS["ours"], SUBJECTS[_REFERENCE["cpu"]]
     for which, pairs_of in SETS.items():
         # way -> what makes it, whose packages and files it needs, the pairs it compares, and whether an image is
         # encoded once.
         ways: Mapping[str, tuple[Any, Subject, Callable[[Sequence], Sequence], bool]] = {
-            "pair by pair": (one_by_one, ours, lambda images, of=pairs_of: sampled(of(images)), False),
-            "reusing": (reusing, ours, pairs_of, True),
+            "pair by pair": (one_by_one, own, lambda images, of=pairs_of: sampled(of(images)), False),
+            "reusing": (reusing, own, pairs_of, True),
             "lpips": (by_lpips, lpips, pairs_of, False),
         }
         for way, (make, like, compared, once) in ways.items():
