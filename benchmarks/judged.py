@@ -65,7 +65,7 @@ def judged(data: Path, layout: str | None) -> list[Judged]:
             "csv" if data.is_file() else next((name for name, of in LAYOUTS.items() if _holds(data, of.mark)), None)
         )
     if layout is None:
-        known = "; ".join(f"{of.title} holds {of.mark}" for of in LAYOUTS.values() if of.mark)
+        known = "; ".join(f"{of.title} ({of.source}) holds {of.mark}" for of in LAYOUTS.values() if of.mark)
         raise PairingError(f"{data}: {'no data set known here' if data.is_dir() else 'no such folder'}; {known}")
     of = LAYOUTS[layout]
     if of.mark and not _holds(data, of.mark):
