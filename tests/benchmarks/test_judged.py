@@ -171,7 +171,8 @@ def test_who_has_no_data_is_told_where_to_get_it(tmp_path: Path, layout: str) ->
 
 
 def test_folder_of_no_layout_is_an_error_that_says_what_they_hold(tmp_path: Path) -> None:
-    with pytest.raises(PairingError, match=r"no data set known here; BAPPS \(.*1\.3 GB\)\) holds 2afc or jnd; TID2013 .* holds mos_with"):
+    known = r"no data set known here; BAPPS \(.*1\.3 GB\)\) holds 2afc or jnd; TID2013 .* holds mos_with"
+    with pytest.raises(PairingError, match=known):
         judged(tmp_path, None)
     with pytest.raises(PairingError, match="no such folder"):
         judged(tmp_path / "missing", None)
