@@ -13,7 +13,7 @@ from lpips_runtime.memory import COSTS
 from lpips_runtime.sizes import format_size, parse_size
 
 from .job import Job
-from .physical import macs
+from .physical import FLOAT32, macs
 from .schema import Cell, Predicted, measured
 from .subjects import find
 
@@ -22,6 +22,10 @@ __all__ = ["Budget", "Forecast", "parse_seconds"]
 # Of a subject that was never seen: this share of the machine's matrix speed, and until it is ready so many seconds and
 # so much memory: compiled by PyTorch, in it, and without it. Roughly: what is measured replaces them.
 _SHARE, _COMPILED, _IN_TORCH, _WITHOUT = 0.4, (40.0, 700e6), (10.0, 600e6), (2.0, 200e6)
+# Where the speed of matrix products is not known.
+_GFLOPS = 50
+# On the mean of the calls that were seen.
+_CAUTION = 1.1
 # Twice what this project takes for a pixel.
 _TIMES_OURS = 2
 
@@ -80,9 +84,9 @@ class Budget:
 @dataclass
 class Forecast:
     """What a subject will take on a job: from what it took on the last job of that net, and before any from how much
-    there is to multiply. gflops: matrix products of this machine in float32, None if not known."""
+    there is to multiply. limits: of physical.limits."""
 
-    gflops: float | None
+    limits: Mapping[str, float | None]
     _seen: dict[tuple[str, str], tuple[Job, Any]] = field(default_factory=dict)
 
     def learn(self, name: str, job: Job, cell: Cell) -> None:
@@ -97,11 +101,13 @@ class Forecast:
         pixels = job.shape[0] * job.shape[1] * job.batch
         seen, cell = self._seen.get((name, job.net), (None, None))
         if seen is None or cell is None:
-            a_call = 2 * work / ((self.gflops or 50) * 1e9 * _SHARE)
+            gflops = self.limits.get(FLOAT32[subject.device]) or _GFLOPS
+            a_call = 2 * work / (gflops * 1e9 * _SHARE)
             images = _TIMES_OURS * COSTS[job.net, "fp32"].per_pixel * pixels
             ready, fixed = _COMPILED if subject.compiled else _IN_TORCH if subject.in_torch else _WITHOUT
             return {"seconds": ready + calls * a_call, "bytes": fixed + images}
-        a_call = cell["ms"]["p99"] / 1e3 * work / _work(name, seen)
+        a_call = _CAUTION * cell["pairs"] / cell["pairs_per_second"] * work / _work(name, seen)
+        a_call *= max(1, seen.threads / job.threads)
         before = seen.shape[0] * seen.shape[1] * seen.batch
         # At most what grows is all of it but what a subject takes before any image.
         peak = cell["peak_bytes"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from .budget import Budget, Forecast
 from .job import Job
-from .physical import share
+from .physical import FLOAT32, share
 from .schema import EAGER, Cell, Predicted, Quartiles, Spread, measured
 from .speed import SAME
 from .subjects import disk_bytes, find, reference
@@ -24,6 +24,8 @@ _FAST = 0.05
 # A machine is unsteady if the middle half of the calls of its median subject spreads by more, relative to their median,
 # or if the calls of that subject drift by more from the first third of the rounds to the last.
 _UNSTEADY = 0.1
+# A spread of the calls that others are compared with, relative to their median, that is worth words of its own.
+_WIDE = 0.3
 # What others may have of the cores without ratios being withheld.
 _OTHERS = 0.05
 # Rounds from which on there are ratios round by round, whose quartiles say how sure they are; and drift is told.
@@ -40,7 +42,6 @@ _RATES = {
 }
 # Those whose type torch multiplies no matrices in.
 _NOT_MEASURED = {"int8", "tensorrt-int8"}
-_FLOAT32 = {"cpu": "float32", "cuda": "cuda float32"}
 
 
 def measure(
@@ -148,12 +149,12 @@ def _median_ms(seconds: Sequence[float]) -> float | None:
 
 def set_shares(cells: Sequence[Cell], limits: Mapping[str, float | None], threads: int) -> None:
     """How much of the machine's matrix speed each cell makes use of. limits: measured with so many threads: cells that
-    have others have none."""
+    have others have none, nor those that others slowed."""
     for cell in filter(measured, cells):
-        if cell["device"] == "cpu" and cell["threads"] != threads:
+        if not cell.get("steady") or (cell["device"] == "cpu" and cell["threads"] != threads):
             continue
         # Where a type is imitated, it is no limit: the kernels are float32's.
-        names = {_FLOAT32[cell["device"]], _RATES.get(cell["subject"], _FLOAT32[cell["device"]])}
+        names = {FLOAT32[cell["device"]], _RATES.get(cell["subject"], FLOAT32[cell["device"]])}
         rates = {name: rate for name in names if (rate := limits.get(name))}
         if cell["subject"] in _NOT_MEASURED or not rates:
             continue
@@ -177,8 +178,8 @@ def unsteady(cells: Sequence[Any], rounds: int, what: str) -> list[str]:
     # Words, from which value on they are said, and the values, of which the median subject's counts.
     rows = (
         (
-            "unsteady: others had {:.0%} of the cores while {} was measured; there are no ratios, since that slows no "
-            "two alike",
+            "unsteady: others had {:.0%} of the cores while {} was measured; there are no ratios, shares or fits, "
+            "since that slows no two alike",
             _OTHERS,
             others,
         ),
@@ -199,6 +200,12 @@ def unsteady(cells: Sequence[Any], rounds: int, what: str) -> list[str]:
         words.format(middle, what)
         for words, limit, values in rows
         if values and (middle := float(np.median(values))) > limit
+    ]
+    held = [cell for cell in there if cell["subject"] == EAGER[cell["device"]]]
+    notes += [
+        f"half of the calls of {cell['subject']} on {what} spread over {wide:.0%} of the median: so do all ratios to it"
+        for cell in held
+        if (wide := (cell["ms"]["q3"] - cell["ms"]["q1"]) / cell["ms"]["p50"]) > _WIDE
     ]
     if there and not others:
         notes.append(f"what others had of the cores while {what} was measured is not known on this system")

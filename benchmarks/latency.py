@@ -55,6 +55,8 @@ def jobs(model: Path, options: argparse.Namespace, folder: str) -> list[Job]:
         if min(width, height) < info.min_size:
             raise UsageError(f"--sizes {width}x{height}: {info.net} takes no side below {info.min_size} pixels")
         batches = [number for number in options.batch if number == 1 or width * height <= _LARGE]
+        if not batches:
+            raise UsageError(f"--sizes {width}x{height}: above 512x512 pairs come one at a time; add --batch 1")
         found += [Job(info.net, str(model), width, number, options.threads, folder, height) for number in batches]
     return sorted(dict.fromkeys(found), key=lambda job: macs(job.net, *job.shape) * job.batch)
 

@@ -74,6 +74,9 @@ _LIBRARIES = re.compile(
 # Parts of a library that come in distributions of their own, with its version.
 _PART = re.compile(r"-(libs|bindings)$")
 
+# What is compared with the commit: what figures do not depend on may have been edited.
+_SOURCES = ("*.py", "*.h", "*.hpp", "*.cpp")
+
 _NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 
 
@@ -97,7 +100,7 @@ def project() -> Project:
     commit = None
     with suppress(OSError, subprocess.SubprocessError):
         commit = _git("rev-parse", "--short=12", "HEAD").decode().strip()
-        if edited := _git("diff", "HEAD", "--", "*.py"):
+        if edited := _git("diff", "HEAD", "--", *_SOURCES) + _git("ls-files", "-o", "--exclude-standard", *_SOURCES):
             commit += f"-dirty-{hashlib.sha256(edited).hexdigest()[:8]}"
     return {"version": __version__, "commit": commit}
 

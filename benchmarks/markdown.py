@@ -23,14 +23,14 @@ _MEANING = {
 {_CALL} A call scores the whole batch.
 
 - p50, p90, p99: percentiles of the `calls` that count, of all that were made: some to warm up do not, nor the first of
-  each turn. Of fewer than 100, p99 is next to the slowest. GPU: p50 by CUDA events, the ways there and back and waiting
-  for the host included; transfers: those ways by themselves. Engines and the plain export have streams of their own,
-  on which none is timed.
+  each turn. Of fewer than 100, p99 is next to the slowest. pairs/s: of all counted calls together.
+- GPU: p50 by CUDA events of 40 other calls after the rounds, the ways there and back and waiting for the host included.
+  Transfers: those ways by themselves. Engines and the plain export have streams of their own, on which none is timed.
 - times as fast: as `lpips` eager on the same device, as it comes; median and quartiles of the rounds. None where
   others had some of the machine.
 - first number: from the start of the process; for torch.compile with nothing compiled before. memory: resident, at its
   peak. installed: on the disk, with the model's file if it is an ONNX graph or an engine; the weights that PyTorch
-  packages download when they are first used come on top.
+  packages download when they are first used come on top. Blank where it was run from a folder.
 - share of the limit: what the convolutions multiply in p50, of what this machine does in products of matrices of that
   type. It can be more than all, since there are ways to convolve with fewer products.
 - distance: of the first pair; how far off, is the worst of the batch, relative to `lpips` in float32. {_WRONG}""",
@@ -38,7 +38,7 @@ _MEANING = {
 {_CALL} A call scores the whole batch, or compares all images of a set; shown are medians (p50). {_WRONG}
 The fit is constant + per unit * n^exponent, with n as the table's first column; residual is how far a point is from it
 at most. Where that is more than 15 %, or the exponent at the end of those that were tried, none fits. Curves of fewer
-than five points have no fit.""",
+than five points have no fit; none is what is WRONG, or was measured while others had some of the machine.""",
 }
 
 # Column -> what stands in it, of a cell and those of the same size; empty where nothing is known.

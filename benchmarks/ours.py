@@ -13,7 +13,7 @@ from .job import AbsentError, Job, Score, Subject
 if TYPE_CHECKING:
     from lpips_runtime import Scorer
 
-__all__ = ["engine", "ours"]
+__all__ = ["engine", "ours", "split_files"]
 
 
 def _artifact(job: Job, precision: str = "fp32") -> Path:
@@ -27,6 +27,11 @@ def _artifact(job: Job, precision: str = "fp32") -> Path:
         raise AbsentError(f"{model.name} is not called {start}.onnx, so what lies beside it is not known")
     # Which weights it has stands between the two.
     return model.with_name("_".join([f"lpips_{job.net}_{kind}{model.stem.removeprefix(start)}", *suffixes]) + ".onnx")
+
+
+def split_files(job: Job) -> tuple[Path, ...]:
+    """The pair graph, and those of --split beside it."""
+    return tuple(_artifact(job, precision) for precision in ("fp32", "fp32_features", "fp32_compare"))
 
 
 def ours(

@@ -126,7 +126,9 @@ def in_torch(
 
     def make(job: Job) -> Score:
         if compiled:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=job.folder or None)
+            # A header that Inductor compiles lies in the folder for temporary files, whatever its cache is.
+            tempfile.tempdir = tempfile.mkdtemp(dir=job.folder or None)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TMPDIR"] = tempfile.tempdir
         import torch
 
         torch.set_num_threads(job.threads)

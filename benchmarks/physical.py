@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lpips_runtime.say import say
 
-__all__ = ["RATES", "Rate", "limits", "macs", "share"]
+__all__ = ["FLOAT32", "RATES", "Rate", "limits", "macs", "share"]
 
 
 class Rate(NamedTuple):
@@ -24,6 +24,8 @@ class Rate(NamedTuple):
     tf32: bool = False
 
 
+# Of a device, as `limits` names it: what has no other type is held against it.
+FLOAT32 = {"cpu": "float32", "cuda": "cuda float32"}
 # As `limits` names them.
 RATES: Mapping[str, Rate] = {
     "float32": Rate("cpu", "float32"),

@@ -18,7 +18,7 @@ from .labels import place_labels
 from .schema import AGAINST, Cell, Report, fits_well, fitted, is_ours, measured
 from .words import growth, held, machine_line, number, off, size_of, work
 
-__all__ = ["draw", "made_from", "pictures"]
+__all__ = ["NAMES", "draw", "made_from", "pictures"]
 
 # Of Okabe and Ito, which the colour-blind tell apart, in brightness too.
 _OURS, _OTHERS, _INK, _FAINT = "#0072B2", "#D55E00", "#262626", "#D9D9D9"
@@ -51,6 +51,9 @@ _SUBS = {8: (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), 300: (1.0, 2.0, 5.0), np.inf: (
 _KEY = "SHA-256 of the report"
 # The size of the pictures of `latency`, if it was measured: width, height, batch.
 _MAIN = (256, 256, 1)
+
+# All that pictures are called.
+NAMES = ("latency", "error", *(against.replace(",", "").replace(" ", "-") for against in AGAINST))
 
 Drawing = Callable[[Any, Report], Any]
 
@@ -121,7 +124,9 @@ def _colour(cell: Cell) -> str:
 
 
 def _title(page: Any, what: str, report: Report) -> None:
-    page.suptitle(f"{what}\n{machine_line(report)}, {report['date']}", x=0.01, ha="left", fontsize=11)
+    spoiled = any(measured(cell) and not cell.get("steady") for cell in report["cells"])
+    words = f"{machine_line(report)}, {report['date']}" + ", while others had some of the machine" * spoiled
+    page.suptitle(f"{what}\n{words}", x=0.01, ha="left", fontsize=11)
 
 
 def _ticks(axis: Any, values: list[float]) -> None:
@@ -282,4 +287,4 @@ def _curve(axes: Any, report: Report, cells: list[Any], place: int) -> None:
     for cell in cells:
         fill = "white" if cell["wrong"] else colour
         axes.plot(cell["at"], cell["ms"]["p50"], marker, ms=5, color=colour, markerfacecolor=fill)
-    axes.plot([], [], marker=marker, ms=5, lw=1.2, color=colour, label=label)
+    axes.plot([], [], marker=marker, ms=5, lw=1.2 * any(map(fits_well, fits)), color=colour, label=label)

@@ -18,7 +18,7 @@ from lpips_runtime.errors import UsageError
 from lpips_runtime.output import open_output, reported
 
 from .markdown import MADE_BY, as_markdown
-from .plots import draw, made_from, pictures
+from .plots import NAMES, draw, made_from, pictures
 from .schema import Report, read_report
 
 __all__ = ["RESULTS", "check", "main", "make", "stale"]
@@ -35,6 +35,8 @@ def make(path: Path) -> list[Path]:
     check(path)
     report, sha256, document = read_report(path), _sha256(path), path.with_suffix(".md")
     written = []
+    for each in _left_over(path, [_picture(path, name) for name in pictures(report)]):
+        each.unlink()
     for name in pictures(report):
         written.append(_picture(path, name))
         draw(report, name, written[-1], sha256)
@@ -56,10 +58,17 @@ def check(path: Path) -> None:
 def stale(path: Path) -> list[str]:
     """What lies beside a report and is not what it says, or is missing: a line each. Raises UsageError as `make`."""
     report, sha256, document = read_report(path), _sha256(path), path.with_suffix(".md")
-    found = [_picture(path, name) for name in pictures(report) if made_from(_picture(path, name)) != sha256]
+    drawn = [_picture(path, name) for name in pictures(report)]
+    found = [*(each for each in drawn if made_from(each) != sha256), *_left_over(path, drawn)]
     if not document.exists() or document.read_bytes() != _text(path, report).encode():
         found.append(document)
     return [f"{each}: {'is stale' if each.exists() else 'is missing'}" for each in found]
+
+
+def _left_over(path: Path, drawn: Sequence[Path]) -> list[Path]:
+    """Pictures that were made from a report of this name, and are none of it any more."""
+    theirs = [_picture(path, name) for name in NAMES]
+    return [each for each in theirs if each not in drawn and made_from(each)]
 
 
 def _picture(path: Path, name: str) -> Path:

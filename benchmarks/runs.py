@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,18 +19,20 @@ from lpips_runtime.say import say
 
 from .budget import Budget, Forecast, parse_seconds
 from .cells import measure, set_shares, unsteady
-from .job import Job
+from .job import AbsentError, Job
 from .journal import Journal
 from .machine import described, project
 from .physical import limits
 from .report import check, make
 from .schema import Report, measured
+from .subjects import find, plain_file
 
 __all__ = ["Step", "add_options", "measured_steps", "model_info", "models_at_hand", "published"]
 
 _SECONDS, _SHARE_OF_MEMORY = 120.0, 0.7
 # What runs just before counts in it for a minute.
 _LOAD = 0.5
+_CHANGED = 0.1
 
 
 class Step(NamedTuple):
@@ -116,22 +118,19 @@ def measured_steps(
     budget = Budget.parse(options.budget, usual)
     with tempfile.TemporaryDirectory() as folder:
         steps = plan(folder)
-        if not steps:
-            raise UsageError("there is nothing to measure: of the sizes above 512x512 only --batch 1 is")
         if len({step.title for step in steps}) < len(steps):
             raise UsageError("name one model of a net, and nothing twice")
-        models = {Path(job.model) for step in steps for _, job in step.of.values()}
         of_call: Any = {
             "arguments": [command, *arguments],
             "machine": machine,
             "project": project(),
-            "models": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(models)},
+            "models": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _files(steps)},
         }
         with Journal(options.output, of_call) as journal:
             journal.add_beginning(f"{date.today().isoformat()}{_load()}")
             notes = _of_pieces(journal.began)
             _measure_limits(journal, options.threads)
-            forecast = Forecast(journal.limits["float32"])
+            forecast = Forecast(journal.limits)
             for number, step in enumerate(steps):
                 what = f"{number + 1}/{len(steps)} {step.title}"
                 if step.title in journal.steps:
@@ -143,7 +142,9 @@ def measured_steps(
                     told = lambda name, what=what: say(f"{what}: {name}")  # noqa: E731
                     journal.add(step.title, measure(step.of, options.rounds, budget, forecast, told, until))
                 notes += unsteady(journal.steps[step.title], options.rounds, step.title)
-            _measure_limits(journal, options.threads)
+            before = dict(journal.limits)
+            after = _measure_limits(journal, options.threads)
+            notes += _of_limits(before, after)
             cells = [cell for step in steps for cell in journal.steps[step.title]]
             set_shares(cells, journal.limits, options.threads)
             yield {
@@ -170,9 +171,21 @@ def published(output: Path, report: Report) -> int:
     return 1
 
 
+def _files(steps: Sequence[Step]) -> list[Path]:
+    """All that is measured and there: models, graphs beside them, engines, libraries; not what a run makes itself."""
+    found: set[Path] = set()
+    for step in steps:
+        for name, job in step.of.values():
+            found.add(Path(job.model))
+            if find(name).files is not plain_file:
+                with suppress(AbsentError):
+                    found.update(path for path in find(name).files(job) if path.exists())
+    return sorted(found, key=lambda path: path.name)
+
+
 def _load() -> str:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
-    return f", when the machine had other work: a load of {load:.1f}" if load > _LOAD else ""
+    return f", after a minute with a load of {load:.1f}" if load > _LOAD else ""
 
 
 def _of_pieces(began: Sequence[str]) -> list[str]:
@@ -182,7 +195,20 @@ def _of_pieces(began: Sequence[str]) -> list[str]:
     return [f"this run began {words}" for words in began if "," in words]
 
 
-def _measure_limits(journal: Journal, threads: int) -> None:
+def _measure_limits(journal: Journal, threads: int) -> Mapping[str, float | None]:
     """Before all steps and after them, since a shared machine has good hours and bad ones."""
     say("measuring products of matrices")
-    journal.add_limits(limits(threads))
+    found = limits(threads)
+    journal.add_limits(found)
+    return found
+
+
+def _of_limits(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> list[str]:
+    """A note if the speed of matrix products was not the same before and after; shares are of the best."""
+    both = {name: (one, after.get(name)) for name, one in before.items()}
+    changed = [
+        f"{name} {one:.0f} and {other:.0f}"
+        for name, (one, other) in both.items()
+        if one and other and abs(one / other - 1) > _CHANGED
+    ]
+    return [f"products of matrices, GFLOP/s before and after, differ: {', '.join(changed)}"] if changed else []

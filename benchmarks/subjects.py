@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from .job import AbsentError, Job, Score, Subject
 from .native import native, needed_files
-from .ours import engine, ours
+from .ours import engine, ours, split_files
 from .peers import (
     in_torch,
     lpips_metric,
@@ -164,7 +165,7 @@ def _of_sets() -> Iterator[tuple[tuple[str, str], Subject]]:
         # encoded once.
         ways: Mapping[str, tuple[Any, Subject, Callable[[Sequence], Sequence], bool]] = {
             "pair by pair": (one_by_one, own, lambda images, of=pairs_of: sampled(of(images)), False),
-            "reusing": (reusing, own, pairs_of, True),
+            "reusing": (reusing, replace(own, files=split_files), pairs_of, True),
             "lpips": (by_lpips, lpips, pairs_of, False),
         }
         for way, (make, like, compared, once) in ways.items():

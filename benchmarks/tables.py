@@ -69,7 +69,11 @@ def latency_table(reports: Mapping[str, Report], device: Literal["cpu", "cuda"])
     left_out = [name for key in ("net", "title") for name in dict.fromkeys(cell[key] for cell in cells)]
     if left_out := [name for name in left_out if name not in {*nets, *titles}]:
         parts.append(f"Without a figure, for reasons that the report gives: {'; '.join(left_out)}.")
-    parts += ["\n".join(f"- {note}" for report in reports.values() for note in report["notes"])]
+    notes: dict[str, list[str]] = {}
+    for name, report in reports.items():
+        for note in report["notes"]:
+            notes.setdefault(note, []).append(Path(name).stem)
+    parts += ["\n".join(f"- {note}" + f" ({', '.join(of)})" * (len(reports) > 1) for note, of in notes.items())]
     (first, *_), threads = reports.values(), " or ".join(str(n) for n in sorted({cell["threads"] for cell in cells}))
     machine = machine_line(first) if device == "cuda" else first["machine"]["cpu"]
     links = " and ".join(f"[{name.removeprefix('benchmarks/')}]({name})" for name in reports)

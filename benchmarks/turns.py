@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -27,8 +28,8 @@ from .subjects import find, prepared
 
 __all__ = ["Turns", "asked", "quartiles", "take_turns"]
 
-# Seconds.
-_PAUSE = 0.05
+# Seconds: between turns; and what a question is waited for at least, whatever is left.
+_PAUSE, _GRACE = 0.05, 10.0
 
 
 @dataclass(eq=False)
@@ -94,9 +95,11 @@ class _Worker:
             raise RuntimeError(f"gave no answer in {patience:.0f} s and was ended") from None
         if answer:
             return json.loads(answer)
-        self._process.wait()
+        code = self._process.wait()
         self._words.seek(0)
-        raise RuntimeError((self._words.read().strip().splitlines() or [f"ended with {self._process.returncode}"])[-1])
+        last = (self._words.read().strip().splitlines() or [f"ended with {code}"])[-1]
+        # Of one that was killed, as for want of memory, the last words are about something else.
+        raise RuntimeError(f"was ended by signal {-code}; its last words: {last}" if code < 0 else last)
 
     def close(self) -> None:
         self._process.kill()
@@ -114,21 +117,31 @@ def take_turns(
     """Make each subject ready, one after the other, then give each a turn in every round, in an order that changes.
 
     of: a name for the result -> subject, and what it is to do. told: is given each name before its subject is made, and
-    each round. until: of time.monotonic; no round begins after it but the first. patience: seconds that a subject may
-    take to be made, or for a turn. One that cannot be made, that ends, or that takes longer is absent, with its reason.
-    Between turns there is a pause: threads of PyTorch and ONNX Runtime spin on for some milliseconds after a call, and
-    would slow the next subject.
+    each round. until: of time.monotonic; no round begins after it but the first, and nobody is made any more. patience:
+    seconds of a subject altogether: it takes no further turn that would pass them. One that cannot be made, that ends,
+    or that takes longer for an answer is absent, with its reason. Between turns there is a pause: threads of PyTorch
+    and ONNX Runtime spin on for some milliseconds after a call, and would slow the next subject.
     """
     found = {name: Turns() for name in of}
     workers: dict[str, _Worker] = {}
+    spent, longest = dict.fromkeys(of, 0.0), dict.fromkeys(of, 0.0)
 
     def ask(name: str, word: str) -> dict:
-        if not found[name].absent:
-            try:
-                return workers[name].ask(word, patience)
-            except RuntimeError as error:
-                found[name].absent = str(error)
-        return {}
+        if found[name].absent:
+            return {}
+        began, left = time.monotonic(), patience
+        if word in ("ready", "warm up"):
+            left = max(_GRACE, min(patience - spent[name], until - began))
+        try:
+            return workers[name].ask(word, left)
+        except RuntimeError as error:
+            found[name].absent = str(error)
+            return {}
+        finally:
+            took = time.monotonic() - began
+            spent[name] += took
+            if word == "go":
+                longest[name] = max(longest[name], took)
 
     folder = tempfile.TemporaryDirectory()
     try:
@@ -146,6 +159,8 @@ def take_turns(
                 break
             told(f"round {number + 1} of {rounds}")
             for name in order.permutation(list(of)).tolist():
+                if found[name].calls and spent[name] + longest[name] > patience:
+                    continue
                 time.sleep(_PAUSE)
                 if answer := ask(name, "go"):
                     found[name].uncounted += 1
@@ -192,7 +207,7 @@ def asked(ratios: np.ndarray | Sequence[float], floor: float | None) -> str:
     return f"{floor}" if np.median(ratios) >= floor else f"{floor}, not met"
 
 
-def _serve(name: str, job: Job, path: str) -> None:
+def _serve(name: str, job: Job, path: str, answers: TextIO) -> None:
     subject, (a, b) = find(name), np.load(path)
     pair = a, b
     try:
@@ -214,7 +229,7 @@ def _serve(name: str, job: Job, path: str) -> None:
         on_device = device_seconds(subject, job, score, pair)
         return {"seconds": on_device, "transfer": transfer_seconds(subject, job)}
 
-    answers = {
+    known = {
         "ready": lambda: {"distances": distances.tolist(), "seconds": seconds},
         "warm up": warm_up,
         "go": turn,
@@ -222,7 +237,7 @@ def _serve(name: str, job: Job, path: str) -> None:
         "device": device,
     }
     for word in sys.stdin:
-        print(json.dumps(answers[word.strip()]()), flush=True)
+        print(json.dumps(known[word.strip()]()), file=answers, flush=True)
 
 
 def _reasons() -> tuple[type[Exception], ...]:
@@ -252,5 +267,9 @@ def _timed(score: Score, pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, np
 
 
 if __name__ == "__main__":
+    # What a library prints is no answer: it goes where words go.
+    _answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     _name, _net, _model, _side, _batch, _threads, _folder, _height, _images = sys.argv[1:]
-    _serve(_name, Job(_net, _model, int(_side), int(_batch), int(_threads), _folder, int(_height)), _images)
+    _job = Job(_net, _model, int(_side), int(_batch), int(_threads), _folder, int(_height))
+    _serve(_name, _job, _images, _answers)

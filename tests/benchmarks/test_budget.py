@@ -16,7 +16,8 @@ SMALL, BATCH, LARGE = (Job("alex", "", side, batch, 1) for side, batch in ((64, 
 
 
 def _cell(state: str = "measured", ms: float = 10.0) -> Any:
-    return {"state": state, "ms": {"p99": ms}, "first_seconds": 2.0, "peak_bytes": 300_000_000}
+    speed = {"pairs": 8, "pairs_per_second": 8 / ms * 1000}
+    return {"state": state, **speed, "first_seconds": 2.0, "peak_bytes": 300_000_000}
 
 
 @pytest.mark.parametrize(
@@ -72,25 +73,25 @@ def test_time_is_a_number_with_its_unit(text: str, seconds: float | None) -> Non
 
 
 def test_without_pytorch_a_subject_that_was_never_seen_is_ready_sooner_and_smaller() -> None:
-    ours, eager = (Forecast(100.0).predict(name, SMALL, 5) for name in ("ours", "eager"))
+    ours, eager = (Forecast({"float32": 100.0}).predict(name, SMALL, 5) for name in ("ours", "eager"))
     assert ours["bytes"] < eager["bytes"]
     assert ours["seconds"] < eager["seconds"]
 
 
 def test_of_a_set_each_image_that_is_encoded_is_work() -> None:
     """Six images: 15 pairs of them by the reference are 30 encodings; ours are 6."""
-    forecast, job = Forecast(100.0), Job("alex", "", 64, 6, 1)
+    forecast, job = Forecast({"float32": 100.0}), Job("alex", "", 64, 6, 1)
     for name, encodings in (("reusing", 6), ("lpips", 30)):
         title = REUSE["all pairs", name].title
         forecast.learn(title, job, _cell())
         larger = forecast.predict(title, Job("alex", "", 64, 12, 1), 1)
         now = 12 if name == "reusing" else 132
-        assert larger["seconds"] == pytest.approx(2 + 3 * 0.01 * now / encodings)
+        assert larger["seconds"] == pytest.approx(2 + 3 * 0.011 * now / encodings)
 
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_predictions_grow_with_work_pixels_and_rounds(learned: bool) -> None:
-    forecast = Forecast(100.0)
+    forecast = Forecast({"float32": 100.0})
     if learned:
         forecast.learn("ours", SMALL, _cell())
     small, batch, large, longer = (
@@ -104,18 +105,19 @@ def test_predictions_grow_with_work_pixels_and_rounds(learned: bool) -> None:
 
 
 def test_faster_machine_is_predicted_faster() -> None:
-    slow, fast, unknown = (Forecast(rate).predict("ours", LARGE, 5)["seconds"] for rate in (10.0, 1000.0, None))
+    forecasts = [Forecast({"float32": rate}) for rate in (10.0, 1000.0, None)]
+    slow, fast, unknown = (forecast.predict("ours", LARGE, 5)["seconds"] for forecast in forecasts)
     assert fast < unknown < slow
 
 
-def test_what_a_subject_took_says_what_it_will_take_by_the_slow_ones_of_its_calls() -> None:
-    forecast = Forecast(100.0)
+def test_what_a_subject_took_says_what_it_will_take_and_a_tenth_more() -> None:
+    forecast = Forecast({"float32": 100.0})
     forecast.learn("ours", SMALL, _cell())
     # Three calls to warm up, and five in each of two rounds.
-    assert forecast.predict("ours", SMALL, 2) == pytest.approx({"seconds": 2 + 13 * 0.01, "bytes": 300e6})
+    assert forecast.predict("ours", SMALL, 2) == pytest.approx({"seconds": 2 + 13 * 0.011, "bytes": 300e6})
     work = macs("alex", 256, 256) / macs("alex", 64, 64)
     large = forecast.predict("ours", LARGE, 2)
-    assert large["seconds"] == pytest.approx(2 + 13 * 0.01 * work)
+    assert large["seconds"] == pytest.approx(2 + 13 * 0.011 * work)
     # At most what this project's own table says, twice, for every pixel: 150 bytes.
     assert large["bytes"] == pytest.approx(300e6 + 2 * 150 * 256**2)
     assert forecast.predict("ours", BATCH, 2)["bytes"] == pytest.approx(300e6 + 2 * 150 * 8 * 64**2)
@@ -125,7 +127,7 @@ def test_what_a_subject_took_says_what_it_will_take_by_the_slow_ones_of_its_call
 
 
 def test_only_the_last_job_of_that_subject_and_net_counts_and_only_if_it_was_measured() -> None:
-    forecast, untaught = Forecast(100.0), Forecast(100.0).predict("ours", SMALL, 2)
+    forecast, untaught = Forecast({"float32": 100.0}), Forecast({"float32": 100.0}).predict("ours", SMALL, 2)
     forecast.learn("eager", SMALL, _cell())
     forecast.learn("ours", Job("squeeze", "", 64, 1, 1), _cell())
     forecast.learn("ours", SMALL, _cell("absent"))
@@ -133,4 +135,20 @@ def test_only_the_last_job_of_that_subject_and_net_counts_and_only_if_it_was_mea
     forecast.learn("ours", SMALL, _cell())
     forecast.learn("ours", SMALL, _cell(ms=1000.0))
     forecast.learn("ours", LARGE, _cell("not run", ms=1.0))
-    assert forecast.predict("ours", SMALL, 2)["seconds"] == pytest.approx(2 + 13)
+    assert forecast.predict("ours", SMALL, 2)["seconds"] == pytest.approx(2 + 13 * 1.1)
+
+
+def test_what_a_gpu_has_to_do_is_predicted_by_its_own_speed() -> None:
+    forecast = Forecast({"float32": 100.0, "cuda float32": 50_000.0})
+    work = 2 * macs("alex", 256, 256)
+    calls = 3 + 5 * 5
+    assert forecast.predict("cuda", LARGE, 5)["seconds"] == pytest.approx(2 + calls * work / (50e12 * 0.4))
+    assert forecast.predict("ours", LARGE, 5)["seconds"] == pytest.approx(2 + calls * work / (100e9 * 0.4))
+
+
+def test_fewer_threads_take_longer_and_more_are_not_trusted_to_be_faster() -> None:
+    forecast = Forecast({"float32": 100.0})
+    forecast.learn("ours", Job("alex", "", 64, 1, 2), _cell())
+    one, two, four = (forecast.predict("ours", Job("alex", "", 64, 1, n), 2)["seconds"] - 2 for n in (1, 2, 4))
+    assert one == pytest.approx(2 * two)
+    assert four == pytest.approx(two)

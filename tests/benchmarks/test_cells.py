@@ -53,7 +53,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 def _measure(*names: str, budget: Budget = AMPLE, forecast: Forecast | None = None) -> dict[str, Any]:
     of = {name: (name, JOB) for name in names}
-    found = measure(of, 2, budget, forecast or Forecast(100.0))
+    found = measure(of, 2, budget, forecast or Forecast(LIMITS))
     set_shares(found, LIMITS, JOB.threads)
     return {cell["subject"]: cell for cell in found}
 
@@ -73,7 +73,7 @@ def test_figures_of_a_cell(taken: Callable[..., list[str]]) -> None:
 
 def test_with_other_threads_than_the_limit_was_measured_with_there_is_no_share(taken: Callable[..., list[str]]) -> None:
     taken(ours=_turns(0.5, 0.25))
-    found = measure({"ours": ("ours", JOB)}, 2, AMPLE, Forecast(100.0))
+    found = measure({"ours": ("ours", JOB)}, 2, AMPLE, Forecast(LIMITS))
     set_shares(found, LIMITS, JOB.threads + 1)
     assert found[0].get("share") is None
     set_shares(found, LIMITS, JOB.threads)
@@ -86,7 +86,7 @@ def test_pairs_and_share_of_a_set_are_those_of_its_comparisons_and_encodings(tak
     distances = [0.5] * 15
     taken(**{titles["reusing"]: _turns(*distances), titles["lpips"]: _turns(*distances, seconds=0.04)})
     job = replace(JOB, batch=6)
-    found = measure({name: (name, job) for name in titles.values()}, 2, AMPLE, Forecast(100.0))
+    found = measure({name: (name, job) for name in titles.values()}, 2, AMPLE, Forecast(LIMITS))
     set_shares(found, LIMITS, job.threads)
     cells: dict[str, Any] = {cell["subject"]: cell for cell in found}
     ours, lpips = cells[titles["reusing"]], cells[titles["lpips"]]
@@ -100,7 +100,7 @@ def test_pairs_and_share_of_a_set_are_those_of_its_comparisons_and_encodings(tak
 def test_a_wrong_distance_within_a_set_is_found(taken: Callable[..., list[str]]) -> None:
     ours, lpips = (REUSE["one against the others", way].title for way in ("reusing", "lpips"))
     taken(**{ours: _turns(0.5, 0.3), lpips: _turns(0.5, 0.25)})
-    found = measure({name: (name, replace(JOB, batch=3)) for name in (ours, lpips)}, 2, AMPLE, Forecast(100.0))
+    found = measure({name: (name, replace(JOB, batch=3)) for name in (ours, lpips)}, 2, AMPLE, Forecast(LIMITS))
     assert [cell.get("wrong") for cell in found] == [True, False]
 
 
@@ -146,6 +146,7 @@ def test_where_others_had_some_of_the_machine_there_are_no_ratios(
         assert cell["steady"] is steady
         assert ("times" in cell) is steady
         assert bool(times_as_fast(cell, list(found.values()))) is steady
+        assert (cell["share"] is not None) is steady
     notes = unsteady(list(found.values()), 4, "alex")
     unknown = "what others had of the cores while alex was measured is not known on this system"
     assert notes == ([] if steady and others is not None else [unknown] if steady else notes[:1])
@@ -229,7 +230,7 @@ def test_what_would_pass_the_budget_is_not_run_and_has_no_process(
     monkeypatch.setattr("subprocess.Popen", started)
     cell = _measure("ours", budget=budget)["ours"]
     assert (cell["state"], cell["why"]) == ("not run", why)
-    assert cell["predicted"] == Forecast(100.0).predict("ours", JOB, 2)
+    assert cell["predicted"] == Forecast(LIMITS).predict("ours", JOB, 2)
     assert "ms" not in cell
     report = made_up.latency()
     report["cells"] = [cell]
@@ -240,9 +241,10 @@ def test_what_would_pass_the_budget_is_not_run_and_has_no_process(
 
 def test_subjects_of_a_job_share_its_memory_and_one_left_out_takes_none(taken: Callable[..., list[str]]) -> None:
     """The reference comes first, since the others are held against it; then those that need the least."""
-    forecast = Forecast(100.0)
+    forecast = Forecast(LIMITS)
     one, eager = (forecast.predict(name, JOB, 2)["bytes"] for name in ("ours", "eager"))
-    slow: Any = {"state": "measured", "ms": {"p99": 1e9}, "first_seconds": 1.0, "peak_bytes": 1}
+    speed = {"pairs": 1, "pairs_per_second": 1e-6}
+    slow: Any = {"state": "measured", **speed, "first_seconds": 1.0, "peak_bytes": 1}
     forecast.learn("native", JOB, slow)
     asked = taken(eager=_turns(0.5, 0.25), ours=_turns(0.5, 0.25), plain=_turns(0.5, 0.25))
     budget = Budget(1e4, eager + 2.5 * one)
@@ -255,7 +257,7 @@ def test_subjects_of_a_job_share_its_memory_and_one_left_out_takes_none(taken: C
 
 def test_what_was_measured_is_learned(taken: Callable[..., list[str]]) -> None:
     taken(ours=_turns(0.5, 0.25, seconds=100.0))
-    forecast = Forecast(100.0)
+    forecast = Forecast(LIMITS)
     assert _measure("ours", budget=Budget(60, 1e15), forecast=forecast)["ours"]["state"] == "measured"
     assert _measure("ours", budget=Budget(60, 1e15), forecast=forecast)["ours"]["state"] == "not run"
 
@@ -268,7 +270,7 @@ def test_spread_is_in_milliseconds_and_drops_nothing() -> None:
 
 
 def _cell(ms: dict[str, float], calls: int = 8, others: float | None = 0.0) -> Any:
-    return {"state": "measured", "subject": "ours", "ms": ms, "calls": calls, "others": others}
+    return {"state": "measured", "subject": "ours", "device": "cpu", "ms": ms, "calls": calls, "others": others}
 
 
 @pytest.mark.parametrize(
@@ -317,3 +319,18 @@ def test_a_share_names_its_limit_and_int8_has_none(taken: Callable[..., list[str
     found = _measure(*names)
     assert [found[name]["limit"] for name in names] == ["float32", "bfloat16", None]
     assert found["int8"]["share"] is None
+
+
+def test_one_that_had_fewer_rounds_than_lpips_has_no_ratio_round_by_round(taken: Callable[..., list[str]]) -> None:
+    ours, eager = _turns(0.5, seconds=0.01), _turns(0.5, seconds=0.03)
+    eager.seconds = eager.seconds * 2
+    taken(ours=ours, eager=eager)
+    assert "times" not in _measure("eager", "ours")["ours"]
+
+
+def test_a_restless_lpips_is_named_since_all_ratios_are_to_it() -> None:
+    ms = {"q1": 10.0, "p50": 10.0, "q3": 10.0}
+    restless = _cell({"q1": 1500.0, "p50": 1531.0, "q3": 3400.0}) | {"subject": "eager", "device": "cpu"}
+    assert unsteady([_cell(ms), _cell(ms), restless], 2, "squeeze") == [
+        "half of the calls of eager on squeeze spread over 124% of the median: so do all ratios to it"
+    ]

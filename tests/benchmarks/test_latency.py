@@ -112,7 +112,7 @@ def test_run_writes_the_report_and_what_belongs_to_it(
         (["--sizes", "16x16"], "--sizes 16x16: alex takes no side below 31 pixels"),
         (
             ["--sizes", "1920x1080", "--batch", "8"],
-            "there is nothing to measure: of the sizes above 512x512 only --batch 1 is",
+            "--sizes 1920x1080: above 512x512 pairs come one at a time; add --batch 1",
         ),
         (["--batch", "0"], "--batch must be at least 1"),
     ],

@@ -74,3 +74,18 @@ def test_without_names_it_is_the_results(path: Path, monkeypatch: pytest.MonkeyP
     assert main(["report", "--check"]) == 1
     path.unlink()
     assert main(["report", "--check"]) == 0
+
+
+def test_a_picture_that_a_report_has_no_more_is_stale_and_goes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(path)]) == 0
+    report: Any = made_up.latency()
+    report["cells"] = [cell | {"error": None} for cell in report["cells"] if cell["net"] == "squeeze" and "ms" in cell]
+    write_report(path, report)
+    path.with_name("cpu-batch.png").write_bytes(b"a picture of my own")
+    capsys.readouterr()
+    assert main(["report", "--check", str(path)]) == 1
+    assert "cpu-error.png: is stale" in capsys.readouterr().out
+    assert main(["report", str(path)]) == 0
+    names = ["cpu-batch.png", "cpu-latency.png", "cpu.json", "cpu.md"]
+    assert sorted(each.name for each in path.parent.iterdir()) == names
+    assert main(["report", "--check", str(path)]) == 0

@@ -1,6 +1,7 @@
 """What latency and scaling share: options that no run can have, and a run that is stopped and goes on."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -227,8 +228,8 @@ def test_a_busy_machine_is_noted(
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
         assert main(call) == 0
         report: Any = read_report(tmp_path / "r.json")
-        noted = f"this run began {report['date']}, when the machine had other work: a load of 1.3"
-        assert [note for note in report["notes"] if "other work" in note] == [noted] * notes
+        noted = f"this run began {report['date']}, after a minute with a load of 1.3"
+        assert [note for note in report["notes"] if "a load" in note] == [noted] * notes
 
 
 def test_a_run_in_pieces_says_so_and_what_the_machine_had_to_do_in_each(
@@ -243,7 +244,7 @@ def test_a_run_in_pieces_says_so_and_what_the_machine_had_to_do_in_each(
     report = read_report(tmp_path / "r.json")
     today = report["date"]
     assert report["notes"][0] == (
-        f"this run was stopped and went on; it began {today}, when the machine had other work: a load of 7.7; {today}"
+        f"this run was stopped and went on; it began {today}, after a minute with a load of 7.7; {today}"
     )
 
 
@@ -256,6 +257,7 @@ def test_limits_are_measured_before_and_after_and_the_best_count(
     assert main(call) == 0
     report: Any = read_report(tmp_path / "r.json")
     assert report["limits"] == {"float32": 300.0}
+    assert "products of matrices, GFLOP/s before and after, differ: float32 100 and 300" in report["notes"]
     assert list(rates) == []
 
 
@@ -276,3 +278,23 @@ def test_peak_of_memory_grows_with_what_is_held_and_does_not_fall() -> None:
     assert during >= 300_000_000
     assert during >= before
     assert peak_bytes() >= during
+
+
+def test_everything_that_is_measured_belongs_to_the_call(
+    call: list[str], stop: Callable[..., list[int]], model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run that goes on with another INT8 than it began with, half would be of each."""
+    beside = Path(shutil.copy(model, tmp_path / "lpips_alex_fp32.onnx"))
+    int8 = tmp_path / "lpips_alex_int8.onnx"
+    int8.write_bytes(b"one")
+    both = [call[0], str(beside), *call[2:]]
+    both[both.index("ours")] = "int8"
+    stop(64)
+    assert main(both) == 130
+    int8.write_bytes(b"other")
+    capsys.readouterr()
+    assert "was left by another call, machine or version" in _refused(both, capsys)
+    int8.write_bytes(b"one")
+    stop()
+    assert main(both) == 0
+    assert set(read_report(tmp_path / "r.json")["models"]) == {"lpips_alex_fp32.onnx", "lpips_alex_int8.onnx"}

@@ -159,12 +159,48 @@ def test_one_that_hangs_is_ended_and_the_others_go_on(
         os.kill(stopped[0], 0)
 
 
-def test_a_process_that_ends_gives_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_has_had_its_time_takes_no_further_turn_and_keeps_what_it_has(
+    played: list[tuple[str, str]],
+) -> None:
+    """A question takes a second of the played clock: ready, warm up, and as many turns as are left."""
+    found = take_turns(_subjects("ab"), 10, patience=6)
+    assert {name: len(of.seconds) for name, of in found.items()} == {"a": 4, "b": 4}
+    assert {of.absent for of in found.values()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import sys; input(); sys.exit('first line\\nno such thing')", "no such thing"),
+        (
+            "import os, sys; print('the cache is cold', file=sys.stderr, flush=True); input(); os.kill(os.getpid(), 9)",
+            "was ended by signal 9; its last words: the cache is cold",
+        ),
+    ],
+)
+def test_a_process_that_ends_gives_its_last_words(program: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     popen = subprocess.Popen
 
     def other(call: list[str], **options: Any) -> Any:
-        return popen([call[0], "-c", "import sys; input(); sys.exit('first line\\nno such thing')"], **options)
+        return popen([call[0], "-c", program], **options)
 
     monkeypatch.setattr(turns.subprocess, "Popen", other)
-    found = take_turns({"a": ("a", JOB)}, 1)
-    assert found["a"].absent == "no such thing"
+    found = take_turns({"a": ("ours", JOB)}, 1)
+    assert found["a"].absent == words
+
+
+def test_what_a_library_prints_is_no_answer(
+    exported: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """On Python's stdout and on the system's, before an answer and in a call."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nimport numpy\nload = numpy.load\n"
+        "def noisy(path):\n    print('oneDNN: AMX', flush=True)\n    os.write(1, b'{}\\n')\n    return load(path)\n"
+        "numpy.load = noisy\n"
+    )
+    monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    job = Job("alex", str(exported(net="alex", quick=True)[0]), 48, 1, 1)
+    found = take_turns({"ours": ("ours", job)}, 1)["ours"]
+    assert found.absent == ""
+    assert len(found.calls) == 4
