@@ -52,8 +52,9 @@ _KEY = "SHA-256 of the report"
 # The size of the pictures of `latency`, if it was measured: width, height, batch.
 _MAIN = (256, 256, 1)
 
-# All that pictures are called.
-NAMES = ("latency", "error", *(against.replace(",", "").replace(" ", "-") for against in AGAINST))
+# What is varied -> the name of its picture; and all that pictures are called.
+_CURVES = {against: against.replace(",", "").replace(" ", "-") for against in AGAINST}
+NAMES = ("latency", "error", *_CURVES.values())
 
 Drawing = Callable[[Any, Report], Any]
 
@@ -66,9 +67,8 @@ def pictures(report: Report) -> dict[str, tuple[str, Drawing]]:
         if any(cell.get("error") is not None for cell in _main_cells(report)):
             found["error"] = "Error against latency", _error
     if report["command"] == "scaling":
-        for against in AGAINST:
+        for against, name in _CURVES.items():
             if any(cell.get("against") == against and measured(cell) for cell in report["cells"]):
-                name = against.replace(",", "").replace(" ", "-")
                 found[name] = f"Time against {against}", _scaling(against)
     return found
 

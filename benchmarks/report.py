@@ -10,7 +10,7 @@ compared by the report that they say they were made from, not by their pixels.
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,15 +34,14 @@ def make(path: Path) -> list[Path]:
     """
     check(path)
     report, sha256, document = read_report(path), _sha256(path), path.with_suffix(".md")
-    written = []
-    for each in _left_over(path, [_picture(path, name) for name in pictures(report)]):
+    drawn = {name: _picture(path, name) for name in pictures(report)}
+    for each in _left_over(path, drawn.values()):
         each.unlink()
-    for name in pictures(report):
-        written.append(_picture(path, name))
-        draw(report, name, written[-1], sha256)
+    for name, picture in drawn.items():
+        draw(report, name, picture, sha256)
     with open_output(document, atomic=True) as file, reported(document):
         file.write(_text(path, report))
-    return [*written, document]
+    return [*drawn.values(), document]
 
 
 def check(path: Path) -> None:
@@ -65,7 +64,7 @@ def stale(path: Path) -> list[str]:
     return [f"{each}: {'is stale' if each.exists() else 'is missing'}" for each in found]
 
 
-def _left_over(path: Path, drawn: Sequence[Path]) -> list[Path]:
+def _left_over(path: Path, drawn: Collection[Path]) -> list[Path]:
     """Pictures that were made from a report of this name, and are none of it any more."""
     theirs = [_picture(path, name) for name in NAMES]
     return [each for each in theirs if each not in drawn and made_from(each)]
